@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a vendor's formats offer to the rest: structures, page-table formats, the driver side, the hardware side.
+
+An architecture is an object registered in the entry-point group `iommuctl.architectures`. Real hardware is driven
+with the first three parts; the simulator needs all four.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from iommuctl.capabilities import Capabilities
+from iommuctl.formats.bits import Layout
+from iommuctl.formats.radix import Format
+from iommuctl.model import Access, Attachment, Binding, Device, Domain, Rid, Slot, Translation
+from iommuctl.model import Mapping as DomainMapping
+
+if TYPE_CHECKING:
+    from iommuctl.hookspecs import Context, SlotChange
+
+
+class Unit(Protocol):
+    """The hardware side: one IOMMU, as software sees it through registers, memory and its answers to requests.
+
+    It knows nothing but its registers, its caches and what memory holds.
+    """
+
+    def registers(self) -> dict[str, int]:
+        """All registers by the specification's names."""
+
+    def read_register(self, name: str) -> int: ...
+
+    def write_register(self, name: str, value: int) -> None:
+        """Write as software does; a write that commands something (a queue tail, an enable) is carried out."""
+
+    def request(self, slot: Slot, iova: int, access: Access, *, privileged: bool) -> tuple[Translation, bool, bool]:
+        """A device's request: looks into the caches, fills them, updates accessed and dirty bits, records faults.
+
+        Returns the translation, whether a cache answered, and whether that answer was stale.
+        """
+
+    def walk(self, slot: Slot, iova: int, access: Access, *, privileged: bool) -> Translation:
+        """The same question answered from memory alone, without any effect."""
+
+    def caches(self) -> dict[str, int]:
+        """How many entries each cache holds."""
+
+
+class Driver(Protocol):
+    """The driver side: installs tables in memory and tells the unit what changed, in the order that it requires.
+
+    Table entries are written before the commands that announce them; memory that a table used is given back only
+    after the caches have been told.
+    """
+
+    def capabilities(self) -> Capabilities: ...
+
+    def start(self) -> None:
+        """Build the empty root structures and the command queue, and switch translation on."""
+
+    def device_add(self, device: Device) -> None:
+        """Make a device known, with all its slots blocked. Raises Unsupported where the unit cannot serve it."""
+
+    def device_remove(self, device: Device) -> None:
+        """The reverse of device_add. All slots are empty."""
+
+    def domain_create(self, domain: Domain) -> None:
+        """Make an empty table and its cache tag."""
+
+    def domain_destroy(self, domain: Domain) -> None:
+        """Give back what domain_create and map took. Nothing uses the domain any more."""
+
+    def map(self, domain: Domain, mapping: DomainMapping) -> None:
+        """Add a mapping, with the largest pages of `domain.page_sizes` that fit."""
+
+    def unmap(self, domain: Domain, mappings: Sequence[DomainMapping], users: Sequence[Attachment | Binding]) -> None:
+        """Take whole, adjacent mappings away and flush every cache that `users` may have filled from them."""
+
+    def install(self, change: "SlotChange") -> None:
+        """Put a table into a slot, replace it, or take it away, with the invalidations that this requires."""
+
+    def invalidate(
+        self, bindings: Sequence[Binding], devices: Mapping[Rid, Device], span: tuple[int, int] | None, *, leaf: bool
+    ) -> None:
+        """Tell all caches that page tables changed: input addresses first..last of `span`, or everything."""
+
+    def stage1_format(self, name: str) -> Format:
+        """The stage-1 format of that name. Raises Unsupported."""
+
+    def domain_format(self, domain: Domain) -> Format: ...
+
+    def domain_root(self, domain: Domain) -> int:
+        """Physical address of the domain's root table."""
+
+    def check(self, slots: Mapping[Slot, Attachment | Binding], devices: Sequence[Device]) -> list[str]:
+        """Sentences about where the structures in memory differ from what the slots should hold."""
+
+
+class Architecture(Protocol):
+    """A vendor's table formats, commands, records and rules."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def structures(self) -> Mapping[str, type[Layout]]:
+        """Every declared structure by its full name, `vtd.pasid-entry`."""
+
+    def unit(self, context: "Context") -> Unit:
+        """The unit of a state folder that `reset_unit` has prepared."""
+
+    def reset_unit(self, context: "Context", options: Mapping[str, str]) -> None:
+        """Give the unit of a fresh state folder its registers. Raises Usage for an option it does not know."""
+
+    def driver(self, context: "Context", unit: Unit) -> Driver: ...

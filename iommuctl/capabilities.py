@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backend declares: flags and limits. What is declared must work, what is not must be refused."""
+
+from typing import Literal, NamedTuple
+
+
+class Capabilities(NamedTuple):
+    """The capabilities and limits of a backend in one state folder.
+
+    `nesting` is "slot" where each slot nests on a parent of its own, "device" where all nested slots of a RID
+    share the RID's parent, "none" where nothing nests.
+    """
+
+    nesting: Literal["none", "slot", "device"] = "none"
+    hitless_replace: bool = False
+    execute_permission: bool = False
+    physical_addresses: bool = False
+    dirty_tracking: bool = False
+    simulates: bool = False
+    widths: tuple[int, ...] = (48,)
+    page_sizes: tuple[int, ...] = (4096,)
+    reserved: tuple[tuple[int, int], ...] = ()
+    """Input addresses that no mapping may touch, as (first, last)."""
+    pasid_bits: int = 0
+    pgtable_formats: tuple[str, ...] = ()
+    """Formats of stage-1 tables that can be bound; the first is the default."""
+
+    def flags(self) -> dict[str, bool | str]:
+        """The yes-or-no part, for `backend show`."""
+        return {
+            "nesting": self.nesting,
+            "hitless_replace": self.hitless_replace,
+            "execute_permission": self.execute_permission,
+            "physical_addresses": self.physical_addresses,
+            "dirty_tracking": self.dirty_tracking,
+            "simulates": self.simulates,
+        }
+
+    def limits(self) -> dict[str, object]:
+        """The part that has numbers, for `backend show`."""
+        return {
+            "widths": list(self.widths),
+            "page_sizes": list(self.page_sizes),
+            "reserved": [[f"{first:#x}", f"{last:#x}"] for first, last in self.reserved],
+            "pasid_bits": self.pasid_bits,
+            "pgtable_formats": list(self.pgtable_formats),
+        }

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declared bit layouts: a hardware structure is written down once, as its specification prints it.
+
+    class PasidDirectoryEntry(Layout, bits=64, name="vtd.pasid-directory-entry"):
+        '''PASID directory entry: VT-d 4.1 section 9.5.'''
+
+        P = Bit(0)
+        FPD = Bit(1)
+        SMPTBLPTR = Address(63, 12)
+
+    PasidDirectoryEntry.encode(P=1, SMPTBLPTR=0x5000)   # 0x5001
+    PasidDirectoryEntry.decode(0x5001)                  # {"P": 1, "FPD": 0, "SMPTBLPTR": 0x5000}
+    PasidDirectoryEntry.P.get(0x5001)                   # 1
+
+Bits are numbered in the whole structure, as `[511:0]` of the specification; words are little-endian. Every bit
+that no field names is reserved: setting one is an error, and so is a value that its field cannot hold.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from iommuctl.errors import BadStructure
+
+
+class Field:
+    """Bits msb..lsb of a structure. The value is what stands in these bits, shifted down.
+
+    `values` names values for people. `needs` is a capability without which hardware treats the bits as reserved.
+    """
+
+    __slots__ = ("bias", "lsb", "mask", "msb", "name", "needs", "values", "width")
+
+    def __init__(self, msb: int, lsb: int, *, values: Mapping[int, str] | None = None, needs: str | None = None) -> None:
+        self.name = ""
+        self.msb, self.lsb = msb, lsb
+        self.width = msb - lsb + 1
+        self.mask = ((1 << self.width) - 1) << lsb
+        self.bias = lsb
+        """How far a value is shifted to its place."""
+        self.values = values or {}
+        self.needs = needs
+
+    def get(self, raw: int) -> int:
+        """The field's value in a structure."""
+        return (raw & self.mask) >> self.bias
+
+    def put(self, value: int) -> int:
+        """The value at its place in the structure. Raises BadStructure for one that does not fit."""
+        placed = value << self.bias
+        if value < 0 or placed & ~self.mask:
+            raise BadStructure(
+                f"{value:#x} does not fit field {self.name}", because=f"{self.name} is {self._holds()}"
+            )
+        return placed
+
+    def _holds(self) -> str:
+        bits = f"bit {self.lsb}" if self.width == 1 else f"bits {self.msb}:{self.lsb}"
+        return f"{bits}, {self.width} wide, so at most {self.mask >> self.bias:#x}"
+
+
+class Bits(Field):
+    """A number of several bits."""
+
+    __slots__ = ()
+
+
+class Bit(Field):
+    """A single bit."""
+
+    __slots__ = ()
+
+    def __init__(self, position: int, *, values: Mapping[int, str] | None = None, needs: str | None = None) -> None:
+        super().__init__(position, position, values=values, needs=needs)
+
+
+class Address(Field):
+    """The upper bits of an address: the value is the address itself, whose lower bits must be zero."""
+
+    __slots__ = ()
+
+    def __init__(self, msb: int, lsb: int, *, needs: str | None = None) -> None:
+        super().__init__(msb, lsb, needs=needs)
+        self.bias = lsb - lsb % 64
+
+    def _holds(self) -> str:
+        low = self.lsb - self.bias
+        return f"bits {self.msb}:{self.lsb}, an address of {low + self.width} bits that is a multiple of {1 << low:#x}"
+
+
+class Fixed(Field):
+    """Bits that always hold one value, as the type code of a command does."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, msb: int, lsb: int, value: int, *, values: Mapping[int, str] | None = None) -> None:
+        super().__init__(msb, lsb, values=values)
+        self.value = value
+
+
+class Ignored(Field):
+    """Bits that hardware ignores and software may use: neither reserved nor shown."""
+
+    __slots__ = ()
+
+
+class Layout:
+    """Base of every declared structure. A subclass's docstring names specification, revision and section.
+
+    A layout has no instances: structures are integers of `bits` bits.
+    """
+
+    bits: ClassVar[int]
+    name: ClassVar[str]
+    fields: ClassVar[tuple[Field, ...]]
+    """In the order of the declaration, without the ignored ones."""
+    reserved: ClassVar[int]
+    """Mask of the bits that no field names."""
+    fixed: ClassVar[int]
+    """What the fixed fields hold."""
+    _by_name: ClassVar[dict[str, Field]]
+
+    def __init_subclass__(cls, bits: int, name: str, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        used = fixed = 0
+        by_name: dict[str, Field] = {}
+        for field_name, field in vars(cls).items():
+            if not isinstance(field, Field):
+                continue
+            field.name = field_name
+            if not 0 <= field.lsb <= field.msb < bits:
+                raise TypeError(f"{cls.__name__}.{field_name}: bits {field.msb}:{field.lsb} are not in {bits} bits")
+            if clash := used & field.mask:
+                raise TypeError(f"{cls.__name__}.{field_name}: bit {clash.bit_length() - 1} belongs to another field")
+            used |= field.mask
+            if isinstance(field, Fixed):
+                fixed |= field.put(field.value)
+            if not isinstance(field, Ignored):
+                by_name[field_name] = field
+        cls.bits, cls.name, cls.fields, cls._by_name = bits, name, tuple(by_name.values()), by_name
+        cls.reserved = ~used & ((1 << bits) - 1)
+        cls.fixed = fixed
+
+    @classmethod
+    def field(cls, name: str) -> Field:
+        """The field of that name. Raises BadStructure."""
+        try:
+            return cls._by_name[name]
+        except KeyError:
+            raise BadStructure(
+                f"{cls.name} has no field {name}", hint=f"its fields are {', '.join(cls._by_name)}"
+            ) from None
+
+    @classmethod
+    def encode(cls, **values: int) -> int:
+        """The structure that holds these values; fields that are not given are zero.
+
+        Raises BadStructure for an unknown field and for a value that does not fit.
+        """
+        raw = cls.fixed
+        for name, value in values.items():
+            field = cls.field(name)
+            placed = field.put(value)
+            if isinstance(field, Fixed) and value != field.value:
+                raise BadStructure(f"{name} of {cls.name} is always {field.value:#x}, not {value:#x}")
+            raw |= placed
+        return raw
+
+    @classmethod
+    def decode(cls, raw: int) -> dict[str, int]:
+        """The value of every field. Raises BadStructure where `problems` finds something."""
+        if found := cls.problems(raw):
+            raise BadStructure(f"{raw:#x} is not a valid {cls.name}", because="; ".join(found))
+        return cls.values(raw)
+
+    @classmethod
+    def values(cls, raw: int) -> dict[str, int]:
+        """The value of every field, whatever the reserved bits hold."""
+        return {field.name: field.get(raw) for field in cls.fields}
+
+    @classmethod
+    def problems(cls, raw: int) -> list[str]:
+        """Sentences about what is wrong with a structure by its layout alone; none for a good one."""
+        if raw < 0 or raw >> cls.bits:
+            return [f"it has more than {cls.bits} bits"]
+        found = [
+            f"{field.name} is {field.get(raw):#x} but always {field.value:#x} in this structure"
+            for field in cls.fields
+            if isinstance(field, Fixed) and field.get(raw) != field.value
+        ]
+        if raw & cls.reserved:
+            found.append(f"reserved {bit_names(raw & cls.reserved)} set")
+        return found
+
+    @classmethod
+    def reserved_without(cls, has: Callable[[str], bool]) -> int:
+        """Mask of the reserved bits on hardware where `has(capability)` tells what there is."""
+        mask = cls.reserved
+        for field in cls.fields:
+            if field.needs and not has(field.needs):
+                mask |= field.mask
+        return mask
+
+    @classmethod
+    def to_words(cls, raw: int) -> tuple[int, ...]:
+        """The structure as 64-bit words, lowest first (one word for structures of 64 bits and less)."""
+        return tuple(raw >> shift & 0xFFFF_FFFF_FFFF_FFFF for shift in range(0, cls.bits, 64))
+
+    @classmethod
+    def from_words(cls, words: Iterable[int]) -> int:
+        """The reverse of `to_words`; words that are missing at the end are zero."""
+        raw = 0
+        for index, word in enumerate(words):
+            raw |= word << 64 * index
+        return raw
+
+    @classmethod
+    def to_bytes(cls, raw: int) -> bytes:
+        """The structure as it lies in memory."""
+        return raw.to_bytes(cls.bits // 8, "little")
+
+
+def bit_names(mask: int) -> str:
+    """The bits of a mask in words: `bit 3`, `bits 11:8, 5`."""
+    runs: list[str] = []
+    while mask:
+        low = (mask & -mask).bit_length() - 1
+        width = ((mask >> low) ^ ((mask >> low) + 1)).bit_length() - 1
+        runs.append(str(low) if width == 1 else f"{low + width - 1}:{low}")
+        mask &= ~(((1 << width) - 1) << low)
+    plural = len(runs) > 1 or ":" in runs[0]
+    return f"{'bits' if plural else 'bit'} {', '.join(reversed(runs))}"

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a backend: every hook, its arguments and its promises.
+
+A backend is a module (or object) whose functions carry the `hookimpl` marker; it is registered in the entry-point
+group `iommuctl.backends`. The core has checked the rules of the generic layer before it calls a hook, keeps the
+books, and undoes a failed operation: whatever a hook did to `context` is forgotten when it raises.
+
+A complete backend that offers nothing yet:
+
+    from iommuctl.hookspecs import API_VERSION, Availability, hookimpl
+
+    @hookimpl
+    def iommuctl_probe():
+        return Availability("mine", False, "no such hardware here", None, API_VERSION)
+
+and in its pyproject.toml:
+
+    [project.entry-points."iommuctl.backends"]
+    mine = "my_package.backend"
+
+Requests only grow: a new member has a default. API_VERSION is (major, minor); a plugin is accepted when its major
+is equal and its minor at most the core's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import pluggy
+
+from iommuctl.formats.memory import TableMemory
+
+if TYPE_CHECKING:
+    from iommuctl.architecture import Driver
+    from iommuctl.capabilities import Capabilities
+    from iommuctl.model import (
+        Access,
+        Binding,
+        Command,
+        Device,
+        DmaResult,
+        Domain,
+        Occupant,
+        Rid,
+        Slot,
+        Translation,
+    )
+    from iommuctl.model import (
+        Mapping as DomainMapping,
+    )
+
+API_VERSION = (1, 0)
+
+hookspec = pluggy.HookspecMarker("iommuctl")
+hookimpl = pluggy.HookimplMarker("iommuctl")
+
+
+class Rows(Protocol):
+    """What a backend keeps between two commands: values (anything JSON holds) by kind and key.
+
+    Keys of a kind are strings and are kept in their order.
+    """
+
+    def get(self, kind: str, key: str) -> Any:
+        """The value, or None."""
+
+    def put(self, kind: str, key: str, value: Any) -> None: ...
+
+    def delete(self, kind: str, key: str) -> None:
+        """Remove a row; nothing happens when there is none."""
+
+    def scan(self, kind: str, first: str = "", last: str | None = None) -> Iterator[tuple[str, Any]]:
+        """Rows in the order of their keys, from `first` up to and including `last` (default: to the end).
+
+        The rows are read before the first is handed out, so they may be changed meanwhile.
+        """
+
+    def count(self, kind: str) -> int: ...
+
+
+class Context(Protocol):
+    """What a hook works on: one transaction of one state folder."""
+
+    @property
+    def memory(self) -> TableMemory:
+        """RAM, with an allocator for table pages."""
+
+    @property
+    def rows(self) -> Rows: ...
+
+    def log(self, command: "Command") -> None:
+        """Note a command that was given to the hardware, for `commands[]` of the answer."""
+
+
+class Availability(NamedTuple):
+    """Whether a backend can work on this machine, and if not, why."""
+
+    name: str
+    available: bool
+    because: str
+    architecture: str | None
+    api: tuple[int, int]
+
+
+class SetupRequest(NamedTuple):
+    """How a state folder is to be prepared. Sizes and addresses in bytes; None leaves the choice to the backend."""
+
+    architecture: str | None = None
+    ram: tuple[int, int] | None = None
+    tables: tuple[int, int] | None = None
+    options: Mapping[str, str] = {}
+
+
+class MemoryPlan(NamedTuple):
+    """The RAM of a state folder and the part of it that table pages are taken from, as (base, size)."""
+
+    ram: tuple[int, int]
+    tables: tuple[int, int]
+
+
+class MapRequest(NamedTuple):
+    """Add `mapping` to `domain`. It is aligned, free, and inside the aperture."""
+
+    domain: "Domain"
+    mapping: "DomainMapping"
+
+
+class UnmapRequest(NamedTuple):
+    """Take whole mappings away that lie one after the other. `users` are all slots that can reach the domain."""
+
+    domain: "Domain"
+    mappings: Sequence["DomainMapping"]
+    users: Sequence["Occupant"]
+
+
+class SlotChange(NamedTuple):
+    """Attach, replace, bind, unbind and detach in one: the slot goes from `old` to `new`; None is empty."""
+
+    slot: "Slot"
+    old: "Occupant | None"
+    new: "Occupant | None"
+
+
+class InvalidateRequest(NamedTuple):
+    """Tell the caches that the page tables of `bindings` changed.
+
+    `first` and `last` are input addresses, both inclusive, or None for everything; `leaf` says that only leaf
+    entries changed.
+    """
+
+    bindings: Sequence["Binding"]
+    first: int | None = None
+    last: int | None = None
+    leaf: bool = False
+
+
+class TranslateRequest(NamedTuple):
+    """A question: where would this request go?"""
+
+    slot: "Slot"
+    iova: int
+    access: "Access" = "r"
+    privileged: bool = False
+
+
+class DmaRequest(NamedTuple):
+    """A simulated DMA. `data` is what a write carries; a read has `size`."""
+
+    slot: "Slot"
+    iova: int
+    size: int
+    data: bytes | None = None
+    privileged: bool = False
+
+
+class CheckRequest(NamedTuple):
+    """Everything that should be in the tables."""
+
+    devices: Sequence["Device"]
+    domains: Sequence["Domain"]
+    slots: Mapping["Slot", "Occupant"]
+
+
+class BackendSpec:
+    """The hooks. All but `iommuctl_probe` are called on the selected backend alone, inside a transaction."""
+
+    @hookspec
+    def iommuctl_probe(self) -> Availability:  # type: ignore[empty-body]
+        """Say whether the backend can work here. Cheap, without effect; asked of every backend by `backend list`."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_plan_memory(self, request: SetupRequest) -> MemoryPlan | None:
+        """Where RAM and table memory are, for a backend that has RAM of its own; None for real hardware.
+
+        Raises Usage for a plan that cannot be.
+        """
+
+    @hookspec(firstresult=True)
+    def iommuctl_setup(self, context: Context, request: SetupRequest) -> str:  # type: ignore[empty-body]
+        """Prepare a fresh state folder. Returns the architecture's name."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_capabilities(self, context: Context) -> "Capabilities":  # type: ignore[empty-body]
+        """What the backend declares in this state folder. What it declares must work."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_driver(self, context: Context) -> "Driver":  # type: ignore[empty-body]
+        """The driver side of the architecture, for the page tables that the core builds in guest memory."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_devices(self, context: Context, rid: "Rid | None") -> "list[Device]":  # type: ignore[empty-body]
+        """All devices, or the one with that RID (an empty list when there is none)."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_device_add(self, context: Context, device: "Device") -> bool:  # type: ignore[empty-body]
+        """Simulators: make a device, all its slots empty. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_device_remove(self, context: Context, device: "Device") -> bool:  # type: ignore[empty-body]
+        """Simulators: take a device away. Its slots are empty. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_domain_create(self, context: Context, domain: "Domain") -> bool:  # type: ignore[empty-body]
+        """Make the table of a new, empty domain. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_domain_destroy(self, context: Context, domain: "Domain") -> bool:  # type: ignore[empty-body]
+        """Take a domain's table away with all its mappings. No slot uses it. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_map(self, context: Context, request: MapRequest) -> bool:  # type: ignore[empty-body]
+        """Add a mapping; every slot that uses the domain sees it at once. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_unmap(self, context: Context, request: UnmapRequest) -> bool:  # type: ignore[empty-body]
+        """Take mappings away and flush: when this returns, no cache of any user translates them. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_install(self, context: Context, change: SlotChange) -> bool:  # type: ignore[empty-body]
+        """Change what a slot holds. Undo is the same call with old and new swapped. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_invalidate(self, context: Context, request: InvalidateRequest) -> bool:  # type: ignore[empty-body]
+        """Invalidate: one command for each tag and one for each device, IOTLB before device TLB. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_translate(self, context: Context, request: TranslateRequest) -> "Translation":  # type: ignore[empty-body]
+        """Walk the tables as the hardware would, with every entry visited; no cache, no effect."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_check(self, context: Context, request: CheckRequest) -> list[str]:  # type: ignore[empty-body]
+        """Sentences about where tables and rows disagree; an empty list when they agree."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_dma(self, context: Context, request: DmaRequest) -> "DmaResult":  # type: ignore[empty-body]
+        """Simulators: do a DMA, with caches, accessed and dirty bits and fault recording."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_describe(self, context: Context) -> dict[str, Any]:  # type: ignore[empty-body]
+        """Simulators: the unit's registers {name: value} and caches {name: entries}, for `sim show`."""

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of DESIGN: what a RID, a slot, a domain, a mapping, an attachment and a binding are.
+
+All of them are plain immutable values. Addresses and sizes are integers in bytes.
+"""
+
+import re
+from collections.abc import Mapping as MappingABC
+from typing import Literal, NamedTuple, TypeAlias
+
+from iommuctl.errors import BadRid
+
+PAGE_SIZE = 4096
+MAX_ADDRESS = (1 << 64) - 1
+
+Access = Literal["r", "w", "x"]
+
+_RID = re.compile(r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])", re.ASCII)
+
+
+class Rid(NamedTuple):
+    """PCI requester id: segment ("domain"), bus, device, function."""
+
+    segment: int
+    bus: int
+    device: int
+    function: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Rid":
+        """Read `0000:00:01.0`, or `00:01.0` for segment 0. Raises BadRid."""
+        match = _RID.fullmatch(text)
+        numbers = [int(part or "0", 16) for part in match.groups()] if match else []
+        if not numbers or numbers[2] > 0x1F:
+            raise BadRid(
+                f"{text!r} is not a RID",
+                because="a RID is segment:bus:device.function in hexadecimal, device at most 1f, function at most 7",
+                hint="write it as 0000:00:01.0, as `lspci -D` prints it",
+            )
+        return cls(*numbers)
+
+    @property
+    def source_id(self) -> int:
+        """The 16 bits that a transaction carries: bus, device and function."""
+        return self.bus << 8 | self.device << 3 | self.function
+
+    def __str__(self) -> str:
+        return f"{self.segment:04x}:{self.bus:02x}:{self.device:02x}.{self.function:x}"
+
+
+class Slot(NamedTuple):
+    """Where a table is installed: a RID, or a RID and one of its PASIDs."""
+
+    rid: Rid
+    pasid: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.rid) if self.pasid is None else f"{self.rid} PASID {self.pasid}"
+
+
+class Device(NamedTuple):
+    """A requester and what it can do. `pasid_bits` is 0 for a device without PASIDs."""
+
+    rid: Rid
+    ats: bool = False
+    pri: bool = False
+    pasid_bits: int = 0
+
+
+class Domain(NamedTuple):
+    """One kernel-managed I/O page table. Input addresses are below 2**width."""
+
+    id: int
+    name: str
+    label: str | None
+    nest_parent: bool
+    width: int
+    page_sizes: tuple[int, ...]
+
+
+class Memory(NamedTuple):
+    """Named memory: on the simulator a range of RAM at physical address `pa`."""
+
+    id: int
+    name: str
+    pa: int
+    size: int
+
+
+class Mapping(NamedTuple):
+    """A range of a domain. `memory` names where `pa` comes from, `offset` counts from its start."""
+
+    iova: int
+    size: int
+    pa: int
+    memory: str | None
+    offset: int
+    prot: str
+
+
+class PageTable(NamedTuple):
+    """A stage 1 that we build in guest memory; `pool` and `root` are GPAs of `parent`."""
+
+    id: int
+    name: str
+    label: str | None
+    parent: Domain
+    format: str
+    pool: int
+    pool_size: int
+    root: int
+
+
+class Attachment(NamedTuple):
+    """A domain in a slot."""
+
+    slot: Slot
+    domain: Domain
+    label: str | None = None
+
+
+class Binding(NamedTuple):
+    """A page table in a slot, nested on its parent domain.
+
+    `root` is the GPA of the table's root, `pgtable` the name when we built it. `implicit` says that the bind
+    made the attachment; otherwise `attachment_label` is what the attachment goes back to.
+    """
+
+    slot: Slot
+    domain: Domain
+    root: int
+    format: str
+    pgtable: str | None = None
+    label: str | None = None
+    implicit: bool = False
+    attachment_label: str | None = None
+
+
+Occupant: TypeAlias = Attachment | Binding
+
+
+class Command(NamedTuple):
+    """One command that was given to the hardware, as bytes in memory order and decoded."""
+
+    name: str
+    raw: bytes
+    fields: MappingABC[str, int]
+
+
+class MemoryWrite(NamedTuple):
+    """One 64-bit word of memory that changes."""
+
+    address: int
+    old: int
+    new: int
+
+
+class Step(NamedTuple):
+    """One entry that a walk visited: the structure's name, where it lies, its 64-bit words, its fields."""
+
+    structure: str
+    address: int
+    raw: tuple[int, ...]
+    fields: MappingABC[str, int]
+
+
+class Fault(NamedTuple):
+    """Why the hardware refused a request: the architecture's code and name, and the request."""
+
+    code: int
+    name: str
+    reason: str
+    rid: Rid
+    pasid: int | None
+    iova: int
+    access: Access
+
+
+class Translation(NamedTuple):
+    """Where a request goes. `pa` is None when it faults; `prot` is what the tables allow at that address."""
+
+    slot: Slot
+    iova: int
+    pa: int | None
+    page_size: int | None
+    prot: str | None
+    fault: Fault | None
+    steps: tuple[Step, ...]
+
+
+class Piece(NamedTuple):
+    """A part of a DMA that went to contiguous memory."""
+
+    iova: int
+    pa: int
+    size: int
+
+
+class DmaResult(NamedTuple):
+    """What a DMA did before it ended or faulted. `data` is what a read returned.
+
+    `stale` says that a cache answered with a translation that the tables no longer hold.
+    """
+
+    pieces: tuple[Piece, ...]
+    data: bytes
+    fault: Fault | None
+    stale: bool
+    hits: int
+    misses: int
