@@ -30,15 +30,20 @@ class Field:
 
     __slots__ = ("bias", "lsb", "mask", "msb", "name", "needs", "values", "width")
 
-    def __init__(self, msb: int, lsb: int, *, values: Mapping[int, str] | None = None, needs: str | None = None) -> None:
+    def __init__(
+        self, msb: int, lsb: int, *, values: Mapping[int, str] | None = None, needs: str | None = None
+    ) -> None:
         self.name = ""
         self.msb, self.lsb = msb, lsb
-        self.width = msb - lsb + 1
+        self.width = max(0, msb - lsb + 1)
         self.mask = ((1 << self.width) - 1) << lsb
         self.bias = lsb
         """How far a value is shifted to its place."""
         self.values = values or {}
         self.needs = needs
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
     def get(self, raw: int) -> int:
         """The field's value in a structure."""
@@ -48,9 +53,7 @@ class Field:
         """The value at its place in the structure. Raises BadStructure for one that does not fit."""
         placed = value << self.bias
         if value < 0 or placed & ~self.mask:
-            raise BadStructure(
-                f"{value:#x} does not fit field {self.name}", because=f"{self.name} is {self._holds()}"
-            )
+            raise BadStructure(f"{value:#x} does not fit field {self.name}", because=f"{self.name} is {self._holds()}")
         return placed
 
     def _holds(self) -> str:
@@ -81,6 +84,10 @@ class Address(Field):
     def __init__(self, msb: int, lsb: int, *, needs: str | None = None) -> None:
         super().__init__(msb, lsb, needs=needs)
         self.bias = lsb - lsb % 64
+
+    def beyond(self, width: int) -> int:
+        """Mask of the field's bits that are reserved on hardware whose addresses have `width` bits."""
+        return self.mask & -(1 << self.bias + width)
 
     def _holds(self) -> str:
         low = self.lsb - self.bias
@@ -121,24 +128,24 @@ class Layout:
 
     def __init_subclass__(cls, bits: int, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        declared = [field for field in vars(cls).values() if isinstance(field, Field)]
         used = fixed = 0
-        by_name: dict[str, Field] = {}
-        for field_name, field in vars(cls).items():
-            if not isinstance(field, Field):
-                continue
-            field.name = field_name
+        for field in declared:
+            where = f"{cls.__name__}.{field.name}"
             if not 0 <= field.lsb <= field.msb < bits:
-                raise TypeError(f"{cls.__name__}.{field_name}: bits {field.msb}:{field.lsb} are not in {bits} bits")
-            if clash := used & field.mask:
-                raise TypeError(f"{cls.__name__}.{field_name}: bit {clash.bit_length() - 1} belongs to another field")
+                raise TypeError(f"{where}: bits {field.msb}:{field.lsb} are not in {bits} bits")
+            if used & field.mask:
+                other = next(other for other in declared if other.mask & field.mask)
+                raise TypeError(f"{where}: {bit_names(other.mask & field.mask)} already in {other.name}")
             used |= field.mask
             if isinstance(field, Fixed):
+                if field.value >> field.width:
+                    raise TypeError(f"{where}: {field.value:#x} does not fit {field.width} bits")
                 fixed |= field.put(field.value)
-            if not isinstance(field, Ignored):
-                by_name[field_name] = field
-        cls.bits, cls.name, cls.fields, cls._by_name = bits, name, tuple(by_name.values()), by_name
+        cls.bits, cls.name, cls.fixed = bits, name, fixed
+        cls.fields = tuple(field for field in declared if not isinstance(field, Ignored))
         cls.reserved = ~used & ((1 << bits) - 1)
-        cls.fixed = fixed
+        cls._by_name = {field.name: field for field in cls.fields}
 
     @classmethod
     def field(cls, name: str) -> Field:
@@ -203,14 +210,21 @@ class Layout:
     @classmethod
     def to_words(cls, raw: int) -> tuple[int, ...]:
         """The structure as 64-bit words, lowest first (one word for structures of 64 bits and less)."""
-        return tuple(raw >> shift & 0xFFFF_FFFF_FFFF_FFFF for shift in range(0, cls.bits, 64))
+        data = cls.to_bytes(raw)
+        return tuple(int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8))
 
     @classmethod
     def from_words(cls, words: Iterable[int]) -> int:
-        """The reverse of `to_words`; words that are missing at the end are zero."""
-        raw = 0
-        for index, word in enumerate(words):
-            raw |= word << 64 * index
+        """The reverse of `to_words`; words that are missing at the end are zero. Raises BadStructure."""
+        raw = shift = 0
+        for word in words:
+            width = min(64, cls.bits - shift)
+            if width <= 0:
+                raise BadStructure(f"too many words for {cls.name}", because=f"it has {cls.bits} bits")
+            if word < 0 or word >> width:
+                raise BadStructure(f"{word:#x} is not a word of {cls.name}", because=f"that word has {width} bits")
+            raw |= word << shift
+            shift += 64
         return raw
 
     @classmethod

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors of the invalidation queue, 256 bits wide as scalable mode requires: VT-d 4.1 section 6.5.2.
+
+A descriptor's type has seven bits: the upper three stand in bits 11:9 and are zero in all types that there are.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Layout
+
+_WORD = (1 << 64) - 1
+_PAGE_SHIFT = 12
+
+
+class ContextCacheInvalidate(Layout, bits=256, name="vtd.context-cache-invalidate"):
+    """Context-cache invalidate descriptor: VT-d 4.1 section 6.5.2.1."""
+
+    TYPE = Fixed(3, 0, 1)
+    G = Bits(5, 4, values={1: "global", 2: "domain", 3: "device"})
+    TYPE_HIGH = Fixed(11, 9, 0)
+    DID = Bits(31, 16)
+    SID = Bits(47, 32)
+    FM = Bits(49, 48, values={
+        0: "exactly SID", 1: "ignore bit 2 of SID", 2: "ignore bits 2:1 of SID", 3: "ignore bits 2:0 of SID",
+    })  # fmt: skip
+
+
+class IotlbInvalidate(Layout, bits=256, name="vtd.iotlb-invalidate"):
+    """IOTLB invalidate descriptor: VT-d 4.1 section 6.5.2.3."""
+
+    TYPE = Fixed(3, 0, 2)
+    G = Bits(5, 4, values={1: "global", 2: "domain", 3: "pages in domain"})
+    DW = Bit(6)
+    DR = Bit(7)
+    TYPE_HIGH = Fixed(11, 9, 0)
+    DID = Bits(31, 16)
+    AM = Bits(69, 64)
+    """2**AM pages are meant."""
+    IH = Bit(70)
+    """Only leaf entries changed."""
+    ADDR = Address(127, 76)
+
+
+class DeviceTlbInvalidate(Layout, bits=256, name="vtd.device-tlb-invalidate"):
+    """Device-TLB invalidate descriptor: VT-d 4.1 section 6.5.2.5. S and ADDR: see `device_tlb_range`."""
+
+    TYPE = Fixed(3, 0, 3)
+    TYPE_HIGH = Fixed(11, 9, 0)
+    PFSID_LO = Bits(15, 12, needs="DIT")
+    MIP = Bits(20, 16)
+    """How many invalidations the device queues; 0 is 32."""
+    SID = Bits(47, 32)
+    PFSID_HI = Bits(63, 52, needs="DIT")
+    S = Bit(64)
+    ADDR = Address(127, 76)
+
+
+class InvalidationWait(Layout, bits=256, name="vtd.invalidation-wait"):
+    """Invalidation wait descriptor: VT-d 4.1 section 6.5.2.8."""
+
+    TYPE = Fixed(3, 0, 5)
+    IF = Bit(4)
+    """Completion raises an interrupt."""
+    SW = Bit(5)
+    """Completion writes STDATA to STADDR."""
+    FN = Bit(6)
+    """Later descriptors wait."""
+    PD = Bit(7, needs="PDS")
+    """Page requests are drained."""
+    TYPE_HIGH = Fixed(11, 9, 0)
+    STDATA = Bits(63, 32)
+    STADDR = Address(127, 66)
+
+
+class PasidIotlbInvalidate(Layout, bits=256, name="vtd.pasid-iotlb-invalidate"):
+    """PASID-based IOTLB invalidate descriptor: VT-d 4.1 section 6.5.2.4."""
+
+    TYPE = Fixed(3, 0, 6)
+    G = Bits(5, 4, values={2: "PASID", 3: "pages in PASID"})
+    TYPE_HIGH = Fixed(11, 9, 0)
+    DID = Bits(31, 16)
+    PASID = Bits(51, 32)
+    AM = Bits(69, 64)
+    """2**AM pages are meant."""
+    IH = Bit(70)
+    """Only leaf entries changed."""
+    ADDR = Address(127, 76)
+
+
+class PasidCacheInvalidate(Layout, bits=256, name="vtd.pasid-cache-invalidate"):
+    """PASID-cache invalidate descriptor: VT-d 4.1 section 6.5.2.2."""
+
+    TYPE = Fixed(3, 0, 7)
+    G = Bits(5, 4, values={0: "domain", 1: "PASID in domain", 3: "global"})
+    TYPE_HIGH = Fixed(11, 9, 0)
+    DID = Bits(31, 16)
+    PASID = Bits(51, 32)
+
+
+class PasidDeviceTlbInvalidate(Layout, bits=256, name="vtd.pasid-device-tlb-invalidate"):
+    """PASID-based device-TLB invalidate descriptor: VT-d 4.1 section 6.5.2.6. S and ADDR: see `device_tlb_range`."""
+
+    TYPE = Fixed(3, 0, 8)
+    MIP = Bits(8, 4)
+    """How many invalidations the device queues; 0 is 32."""
+    TYPE_HIGH = Fixed(11, 9, 0)
+    PFSID_LO = Bits(15, 12, needs="DIT")
+    SID = Bits(31, 16)
+    PASID = Bits(51, 32)
+    PFSID_HI = Bits(63, 52, needs="DIT")
+    G = Bit(64, values={0: "this PASID", 1: "all PASIDs"})
+    S = Bit(75)
+    ADDR = Address(127, 76)
+
+
+DESCRIPTORS: Mapping[int, type[Layout]] = MappingProxyType({
+    layout.TYPE.value: layout
+    for layout in (
+        ContextCacheInvalidate,
+        IotlbInvalidate,
+        DeviceTlbInvalidate,
+        InvalidationWait,
+        PasidIotlbInvalidate,
+        PasidCacheInvalidate,
+        PasidDeviceTlbInvalidate,
+    )
+})  # fmt: skip
+"""The descriptors by type."""
+
+
+def covering_block(first: int, last: int) -> tuple[int, int]:
+    """The smallest aligned block of 2**order pages that holds the addresses first..last, as (address, order)."""
+    order = max(0, (first ^ last).bit_length() - _PAGE_SHIFT)
+    return first & -(1 << _PAGE_SHIFT + order), order
+
+
+def device_tlb_range(address: int, order: int) -> tuple[int, int]:
+    """How device-TLB descriptors write an aligned block of 2**order pages, as (ADDR, S).
+
+    With S, the lowest zero bit of ADDR from bit 12 on is the highest bit of an offset into the block.
+    """
+    if order == 0:
+        return address, 0
+    return address | (1 << _PAGE_SHIFT + order - 1) - (1 << _PAGE_SHIFT), 1
+
+
+def device_tlb_span(addr: int, s: int) -> tuple[int, int]:
+    """The reverse of `device_tlb_range`, as (first, last). An ADDR without any zero bit is everything."""
+    last_below = addr | (1 << _PAGE_SHIFT) - 1
+    offset = (last_below ^ last_below + 1) & _WORD if s else (1 << _PAGE_SHIFT) - 1
+    return addr & ~offset, addr | offset

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scalable-mode root table: one entry for each bus, 4 KiB in all."""
+
+from iommuctl.formats.bits import Address, Bit, Layout
+
+
+class ScalableRootEntry(Layout, bits=128, name="vtd.scalable-root-entry"):
+    """Scalable-mode root entry: VT-d 4.1 section 9.2.
+
+    The two halves are independent: hardware looks only at the one that bit 7 of device and function selects.
+    """
+
+    LP = Bit(0)
+    LCTP = Address(63, 12)
+    """Context table of devices 0 to 15."""
+
+    UP = Bit(64)
+    UCTP = Address(127, 76)
+    """Context table of devices 16 to 31."""
