@@ -143,6 +143,12 @@ class StateNewer(RefusedError):
     id = "state-newer"
 
 
+class DiskFailed(RefusedError):
+    """The disk of the state folder failed while it was read or written."""
+
+    id = "disk-failed"
+
+
 class NoRoom(RefusedError):
     """Something that there is a limited number of has run out: table memory, domain ids, PASIDs, disk."""
 

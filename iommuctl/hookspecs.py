@@ -30,7 +30,7 @@ import pluggy
 from iommuctl.formats.memory import TableMemory
 
 if TYPE_CHECKING:
-    from iommuctl.architecture import Driver
+    from iommuctl.architecture import Architecture, Driver
     from iommuctl.capabilities import Capabilities
     from iommuctl.model import (
         Access,
@@ -86,6 +86,9 @@ class Context(Protocol):
 
     @property
     def rows(self) -> Rows: ...
+
+    def architecture(self, name: str) -> "Architecture":
+        """The architecture of that name, wherever it is installed. Raises BackendUnavailable."""
 
     def log(self, command: "Command") -> None:
         """Note a command that was given to the hardware, for `commands[]` of the answer."""

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guest memory: what lies behind the GPAs of a nest parent, and the pools in it that stage-1 tables are built in."""
+
+from collections.abc import Iterator
+
+from iommuctl.errors import OutsideMemory
+from iommuctl.formats.memory import PAGE, Run
+from iommuctl.model import Domain, Mapping
+from iommuctl.state.books import Books
+from iommuctl.state.extents import Extents
+from iommuctl.state.overlay import Overlay
+
+
+class GuestMemory:
+    """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one page table's pool."""
+
+    def __init__(self, books: Books, overlay: Overlay, domain: Domain, pool: Extents) -> None:
+        self._books = books
+        self._overlay = overlay
+        self._domain = domain
+        self._pool = pool
+        self._last: Mapping | None = None
+
+    def read(self, address: int, size: int) -> bytes:
+        return b"".join(self._overlay.read(pa, length) for pa, length, _ in self._pieces(address, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        pieces = list(self._pieces(address, len(data)))
+        for pa, length, offset in pieces:
+            self._overlay.write(pa, data[offset : offset + length])
+
+    def allocate(self, pages: int) -> list[Run]:
+        return [self._fresh(run) for run in self._pool.allocate(pages)]
+
+    def allocate_run(self, pages: int) -> int:
+        return self._fresh(Run(self._pool.allocate_run(pages), pages)).address
+
+    def free(self, run: Run) -> None:
+        self._pool.free(run)
+
+    def _fresh(self, run: Run) -> Run:
+        for pa, length, _ in self._pieces(run.address, run.pages * PAGE):
+            self._overlay.mark_fresh(Run(pa, length // PAGE))
+        return run
+
+    def _pieces(self, address: int, size: int) -> Iterator[tuple[int, int, int]]:
+        """Where a range lies: (physical address, length, offset in the range)."""
+        offset = 0
+        while offset < size:
+            mapping = self._mapping(address + offset)
+            inside = address + offset - mapping.iova
+            length = min(mapping.size - inside, size - offset)
+            yield mapping.pa + inside, length, offset
+            offset += length
+
+    def _mapping(self, address: int) -> Mapping:
+        last = self._last
+        if last and last.iova <= address < last.iova + last.size:
+            return last
+        found = self._books.mappings_in(self._domain, address, address) if address < 1 << 63 else []
+        if not found:
+            raise OutsideMemory(
+                f"GPA {address:#x} is not in the memory of {self._domain.name}",
+                because="the domain maps nothing there",
+                hint=f"`iommuctl domain show {self._domain.name}` lists its mappings",
+            )
+        self._last = found[0]
+        return found[0]
+
+
+def is_writable(books: Books, domain: Domain, address: int, size: int) -> bool:
+    """Whether the domain maps all of a range of GPAs read-write."""
+    end = address + size
+    for mapping in books.mappings_in(domain, address, end - 1):
+        if mapping.iova > address or not {"r", "w"} <= set(mapping.prot):
+            return False
+        address = mapping.iova + mapping.size
+    return address >= end

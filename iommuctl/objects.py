@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices, named memory, domains and their mappings: one method per command."""
+
+from collections.abc import Sequence
+
+from iommuctl.errors import BadNumber, InUse, OutOfAperture, Overlap, PartialUnmap, ReservedRange, Unsupported, Usage
+from iommuctl.formats.memory import PAGE
+from iommuctl.formats.radix import Visit
+from iommuctl.hookspecs import MapRequest, SlotChange, UnmapRequest
+from iommuctl.model import Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
+from iommuctl.rules import (
+    check_aperture,
+    check_name,
+    check_numbers,
+    check_page_sizes,
+    check_prot,
+    check_range,
+    check_width,
+)
+from iommuctl.session import Operation, Session
+
+
+class Objects(Session):
+    """The part of class Iommu that is about things, before anything is attached to anything."""
+
+    def device_add(self, rid: Rid | str, *, ats: bool = False, pri: bool = False, pasid_bits: int = 0) -> Device:
+        """Make a simulated device, all its slots empty. Raises InUse for a RID that exists, Unsupported on hardware."""
+        rid = Rid.parse(rid) if isinstance(rid, str) else rid
+        if not 0 <= pasid_bits <= 20:
+            raise BadNumber(f"{pasid_bits} PASID bits", because="a device has 0 to 20")
+        with self._change() as operation:
+            if operation.call("devices", rid=rid):
+                raise InUse(f"there is a device {rid} already", hint=f"`iommuctl device remove {rid}` takes it away")
+            device = Device(rid, ats, pri, pasid_bits)
+            operation.call("device_add", device=device)
+            return device
+
+    def device_remove(self, rid: Rid | str, *, force: bool = False) -> None:
+        """Take a simulated device away; `force` empties its slots first. Raises InUse."""
+        with self._change() as operation:
+            device = operation.device(rid)
+            take_off(operation, f"device {device.rid}", operation.books.slots(rid=device.rid), force=force)
+            operation.call("device_remove", device=device)
+
+    def devices(self) -> list[Device]:
+        """All devices, ordered by RID."""
+        with self._read() as operation:
+            found: list[Device] = operation.call("devices", rid=None) if operation.transaction.meta("backend") else []
+            return found
+
+    def device(self, rid: Rid | str) -> Device:
+        """Raises NoSuchDevice."""
+        with self._read() as operation:
+            return operation.device(rid)
+
+    def memory_create(self, name: str, size: int) -> Memory:
+        """Name a range of free RAM, `size` bytes in whole pages. Raises NoRoom, NameTaken."""
+        check_name(name)
+        check_range("size", 0, size, PAGE)
+        with self._change() as operation:
+            pa = operation.transaction.pool("ram").allocate_run(size // PAGE, from_top=True)
+            return operation.books.add_memory(name, pa, size)
+
+    def memory_destroy(self, selector: str, *, force: bool = False) -> None:
+        """Forget named memory; `force` unmaps it first. Raises InUse."""
+        from iommuctl.formats.memory import Run
+
+        with self._change() as operation:
+            memory = operation.books.memory(selector)
+            users = operation.books.memory_users(memory)
+            if users and not force:
+                raise _in_use(
+                    f"memory {memory.name}", [f"{d.name} maps it at {m.iova:#x}+{m.size:#x}" for d, m in users]
+                )
+            for domain, mapping in users:
+                _unmap(operation, domain, [mapping])
+            operation.books.remove_memory(memory)
+            operation.transaction.pool("ram").free(Run(memory.pa, memory.size // PAGE))
+
+    def memories(self) -> list[Memory]:
+        """All named memory, in the order of its creation."""
+        with self._read() as operation:
+            return operation.books.memories()
+
+    def memory(self, selector: str) -> Memory:
+        """Raises NoSuchMemory."""
+        with self._read() as operation:
+            return operation.books.memory(selector)
+
+    def domain_create(
+        self,
+        name: str,
+        *,
+        nest_parent: bool = False,
+        width: int | None = None,
+        page_sizes: Sequence[int] | None = None,
+        dirty: bool = False,
+        label: str | None = None,
+    ) -> Domain:
+        """Make an empty domain of `width` address bits that uses only these page sizes (bytes).
+
+        Raises NameTaken, Unsupported, CannotNest is left to the backend.
+        """
+        check_name(name)
+        with self._change() as operation:
+            capabilities = operation.capabilities
+            if dirty and not capabilities.dirty_tracking:
+                raise Unsupported("the backend has no dirty tracking", hint="leave --dirty away")
+            domain = operation.books.add_domain(
+                name,
+                label,
+                nest_parent=nest_parent,
+                width=check_width(width, capabilities),
+                page_sizes=check_page_sizes(page_sizes, capabilities),
+            )
+            operation.call("domain_create", domain=domain)
+            return domain
+
+    def domain_destroy(self, selector: str, *, force: bool = False) -> None:
+        """Take a domain and its mappings away; `force` takes its users off first. Raises InUse."""
+        with self._change() as operation:
+            domain = operation.books.domain(selector)
+            slots, tables = operation.books.slots(domain=domain), operation.books.pgtables(domain)
+            if (slots or tables) and not force:
+                raise _in_use(f"domain {domain.name}", [*map(_user, slots), *(f"page table {t.name}" for t in tables)])
+            take_off(operation, "", slots, force=True)
+            for table in tables:
+                forget_pgtable(operation, table)
+            operation.call("domain_destroy", domain=domain)
+            operation.books.remove_domain(domain)
+
+    def domains(self) -> list[Domain]:
+        """All domains, in the order of their creation."""
+        with self._read() as operation:
+            return operation.books.domains()
+
+    def domain(self, selector: str) -> Domain:
+        """Raises NoSuchDomain."""
+        with self._read() as operation:
+            return operation.books.domain(selector)
+
+    def mappings(self, selector: str) -> list[Mapping]:
+        """The mappings of a domain, ascending."""
+        with self._read() as operation:
+            return operation.books.mappings(operation.books.domain(selector))
+
+    def map(
+        self,
+        domain: str,
+        *,
+        iova: int,
+        size: int,
+        pa: int | None = None,
+        memory: str | None = None,
+        offset: int = 0,
+        prot: str = "rw",
+    ) -> Mapping:
+        """Map `size` bytes at `iova`: to physical address `pa`, or to `offset` of named memory.
+
+        Every slot that uses the domain sees it. Raises Overlap, Misaligned, OutOfAperture, ReservedRange, ZeroSize.
+        """
+        if (pa is None) == (memory is None):
+            raise Usage("a mapping is to a physical address or to named memory", hint="give one of --pa and --memory")
+        check_numbers(iova=iova, size=size, pa=pa, offset=offset)
+        with self._change() as operation:
+            books, capabilities = operation.books, operation.capabilities
+            target = books.domain(domain)
+            named = None if memory is None else books.memory(memory)
+            if named and offset + size > named.size:
+                raise OutOfAperture(
+                    f"{offset:#x}+{size:#x} is not in memory {named.name}", because=f"it has {named.size:#x} bytes"
+                )
+            if pa is None:
+                assert named
+                pa = named.pa + offset
+            elif not capabilities.physical_addresses:
+                raise Unsupported("this backend maps named memory only", hint="`iommuctl memory create`, then --memory")
+            granule = target.page_sizes[0]
+            check_range("iova", iova, size, granule)
+            check_range("pa", pa, size, granule)
+            check_aperture(iova, size, target.width, capabilities.reserved)
+            check_prot(prot, operation.driver.domain_format(target))
+            _check_tables_stay_hidden(operation, pa, size)
+            if clash := books.mappings_in(target, iova, iova + size - 1):
+                raise Overlap(
+                    f"{iova:#x}+{size:#x} overlaps a mapping of {target.name}",
+                    because=", ".join(f"{m.iova:#x}+{m.size:#x} is mapped" for m in clash[:3]),
+                    hint="unmap it first",
+                )
+            mapping = Mapping(iova, size, pa, named.name if named else None, offset, prot)
+            books.add_mapping(target, mapping, named)
+            operation.call("map", request=MapRequest(target, mapping))
+            return mapping
+
+    def unmap(self, domain: str, *, iova: int, size: int) -> list[Mapping]:
+        """Take the mappings in a range away and flush every cache that may hold them; returns what was mapped.
+
+        Raises PartialUnmap when the range cuts a mapping or holds none, InUse for the pool of a page table.
+        """
+        with self._change() as operation:
+            target = operation.books.domain(domain)
+            check_range("iova", iova, size, target.page_sizes[0])
+            check_aperture(iova, size, target.width, ())
+            last = iova + size - 1
+            found = operation.books.mappings_in(target, iova, last)
+            cut = [m for m in found if m.iova < iova or m.iova + m.size - 1 > last]
+            if cut or not found:
+                raise PartialUnmap(
+                    f"{iova:#x}+{size:#x} is not made of whole mappings of {target.name}",
+                    because=f"{cut[0].iova:#x}+{cut[0].size:#x} reaches beyond it" if cut else "nothing is mapped there",
+                    hint=f"`iommuctl domain show {target.name}` lists its mappings",
+                )
+            _unmap(operation, target, found)
+            return found
+
+    def table_entries(self, name: str) -> list[Visit]:
+        """Every present entry of the tables of a domain or page table, with the address where it lies."""
+        from iommuctl.formats import radix
+
+        with self._read() as operation:
+            domain = operation.books.domain(name)
+            fmt = operation.driver.domain_format(domain)
+            return list(radix.entries(fmt, operation.transaction.memory, operation.driver.domain_root(domain)))
+
+
+def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, force: bool) -> None:
+    """Empty these slots, in order; without `force` raise InUse that lists them."""
+    if slots and not force:
+        raise _in_use(what, [_user(occupant) for occupant in slots])
+    for occupant in slots:
+        install(operation, SlotChange(occupant.slot, occupant, None))
+
+
+def install(operation: Operation, change: SlotChange) -> None:
+    """Have the backend make the change, and the row say so."""
+    operation.call("install", change=change)
+    operation.books.put_slot(change.slot, change.new)
+
+
+def forget_pgtable(operation: Operation, table: PageTable) -> None:
+    """Remove a page table that is not bound any more. Its pool belongs to the guest again."""
+    operation.transaction.pool(f"pgtable-{table.id}").drop()
+    operation.books.remove_pgtable(table)
+
+
+def _unmap(operation: Operation, domain: Domain, mappings: Sequence[Mapping]) -> None:
+    for table in operation.books.pgtables(domain):
+        end = table.pool + table.pool_size
+        if any(m.iova < end and table.pool < m.iova + m.size for m in mappings):
+            raise InUse(
+                f"the pool of page table {table.name} is in the range",
+                because=f"{table.name} lies at GPA {table.pool:#x}+{table.pool_size:#x} of {domain.name}",
+                hint=f"`iommuctl pgtable destroy {table.name}` first",
+            )
+    users = operation.books.slots(domain=domain)
+    for mapping in mappings:
+        operation.books.remove_mappings(domain, mapping.iova, mapping.iova)
+    operation.call("unmap", request=UnmapRequest(domain, mappings, users))
+
+
+def _check_tables_stay_hidden(operation: Operation, pa: int, size: int) -> None:
+    plan = operation.transaction.memory_plan()
+    if plan is None:
+        return
+    low, extent = plan.tables
+    if pa < low + extent and low < pa + size:
+        raise ReservedRange(
+            f"physical addresses {pa:#x}+{size:#x} touch the memory of the tables",
+            because=f"{low:#x}+{extent:#x} holds the IOMMU's tables, which no device may reach",
+            hint="map other memory; `sim init --tables` moves the tables",
+        )
+
+
+def _user(occupant: Occupant) -> str:
+    return f"{occupant.slot} ({type(occupant).__name__.lower()})"
+
+
+def _in_use(what: str, users: Sequence[str]) -> InUse:
+    shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
+    return InUse(f"{what} is in use", because=f"its users: {shown}", hint="take them off first, or use --force")

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page tables that we build: stage-1 tables in the guest memory of a nest parent."""
+
+from iommuctl.errors import Misaligned, NotNestParent, OutOfAperture, OutsideMemory, Overlap, Unsupported
+from iommuctl.formats import radix
+from iommuctl.formats.memory import PAGE
+from iommuctl.guest import GuestMemory, is_writable
+from iommuctl.model import Domain, PageTable
+from iommuctl.objects import Objects, forget_pgtable, take_off
+from iommuctl.rules import check_aperture, check_name, check_numbers, check_prot, check_range
+from iommuctl.session import Operation
+
+
+class PageTables(Objects):
+    """The part of class Iommu that is about stage-1 tables."""
+
+    def pgtable_create(
+        self, name: str, *, parent: str, pool: int, pool_size: int, format: str | None = None, label: str | None = None
+    ) -> PageTable:
+        """Build an empty stage-1 table in guest memory: `pool_size` bytes at GPA `pool` of `parent`.
+
+        The pool must be mapped read-write there, for accessed and dirty bits. Raises NotNestParent, OutsideMemory,
+        Overlap with another table's pool, Unsupported for a format that the backend cannot bind.
+        """
+        check_name(name)
+        check_range("pool", pool, pool_size, PAGE)
+        with self._change() as operation:
+            books = operation.books
+            domain = nest_parent(operation, parent)
+            check_aperture(pool, pool_size, domain.width, ())
+            if not is_writable(books, domain, pool, pool_size):
+                raise OutsideMemory(
+                    f"GPA {pool:#x}+{pool_size:#x} cannot be a pool",
+                    because=f"{domain.name} does not map all of it read-write, as accessed and dirty bits need",
+                    hint=f"`iommuctl domain map {domain.name} --iova {pool:#x} --size {pool_size:#x} …` first",
+                )
+            for other in books.pgtables(domain):
+                if pool < other.pool + other.pool_size and other.pool < pool + pool_size:
+                    raise Overlap(
+                        f"the pool overlaps that of page table {other.name}",
+                        because=f"{other.name} has GPA {other.pool:#x}+{other.pool_size:#x}",
+                    )
+            table = books.add_pgtable(
+                name,
+                label,
+                parent=domain,
+                format_name=pgtable_format(operation, format),
+                pool=pool,
+                pool_size=pool_size,
+            )
+            operation.transaction.create_pool(f"pgtable-{table.id}", pool, pool_size)
+            fmt = operation.driver.stage1_format(table.format)
+            return books.set_root(table, radix.new_root(fmt, _memory(operation, table)))
+
+    def pgtable_map(
+        self, name: str, *, iova: int, size: int, gpa: int, prot: str = "rw", privileged: bool = False
+    ) -> None:
+        """Map `size` bytes at `iova` to guest memory at `gpa`; `privileged` keeps user requests out.
+
+        Raises Overlap, Misaligned, OutOfAperture, NoRoom when the pool is full.
+        """
+        check_numbers(iova=iova, size=size, gpa=gpa)
+        with self._change() as operation:
+            table = operation.books.pgtable(name)
+            fmt = operation.driver.stage1_format(table.format)
+            check_range("iova", iova, size, fmt.page_sizes[0])
+            check_range("gpa", gpa, size, fmt.page_sizes[0])
+            # The upper half of a canonical address space is the guest kernel's; the tables that we build are for
+            # the lower half, where an address and its index bits are the same.
+            check_aperture(iova, size, fmt.width - 1, ())
+            check_aperture(gpa, size, table.parent.width, ())
+            check_prot(prot, fmt)
+            letters = prot + "p" if privileged else prot
+            memory = _memory(operation, table)
+            radix.map_range(fmt, memory, table.root, iova, size, gpa, letters, fmt.page_sizes)
+
+    def pgtable_unmap(self, name: str, *, iova: int, size: int) -> None:
+        """Take whole pages away. Caches keep serving them until `invalidate`. Raises PartialUnmap."""
+        with self._change() as operation:
+            table = operation.books.pgtable(name)
+            fmt = operation.driver.stage1_format(table.format)
+            check_range("iova", iova, size, fmt.page_sizes[0])
+            check_aperture(iova, size, fmt.width - 1, ())
+            memory = _memory(operation, table)
+            for run in radix.unmap_range(fmt, memory, table.root, iova, size).freed:
+                memory.free(run)
+
+    def pgtable_destroy(self, name: str, *, force: bool = False) -> None:
+        """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""
+        with self._change() as operation:
+            table = operation.books.pgtable(name)
+            take_off(operation, f"page table {table.name}", operation.books.slots(pgtable=table), force=force)
+            forget_pgtable(operation, table)
+
+    def pgtables(self) -> list[PageTable]:
+        """All page tables, in the order of their creation."""
+        with self._read() as operation:
+            return operation.books.pgtables()
+
+    def pgtable(self, name: str) -> PageTable:
+        """Raises NoSuchPgtable."""
+        with self._read() as operation:
+            return operation.books.pgtable(name)
+
+    def pgtable_mappings(self, name: str) -> list[radix.Leaf]:
+        """What the table maps, read from guest memory."""
+        with self._read() as operation:
+            table = operation.books.pgtable(name)
+            fmt = operation.driver.stage1_format(table.format)
+            return list(radix.leaves(fmt, _memory(operation, table), table.root))
+
+
+def nest_parent(operation: Operation, selector: str) -> Domain:
+    """The domain, when it can be a parent. Raises NotNestParent."""
+    domain = operation.books.domain(selector)
+    if not domain.nest_parent:
+        raise NotNestParent(
+            f"nothing can be nested on {domain.name}",
+            because="it was not created as a nest parent",
+            hint="`iommuctl domain create NAME --nest-parent`",
+        )
+    return domain
+
+
+def pgtable_format(operation: Operation, wanted: str | None) -> str:
+    """The format's name, or the default. Raises Unsupported."""
+    formats = operation.capabilities.pgtable_formats
+    if wanted is None and formats:
+        return formats[0]
+    if wanted is None or wanted not in formats:
+        raise Unsupported(
+            f"no page tables of format {wanted}",
+            because=f"the backend binds {', '.join(formats) or 'none'}",
+        )
+    return wanted
+
+
+def check_root(domain: Domain, root: int) -> None:
+    """A root given by its GPA is a whole page inside the parent. What it holds is the guest's affair."""
+    check_numbers(addr=root)
+    if root % PAGE:
+        raise Misaligned(f"the page table's address {root:#x} is not a multiple of {PAGE:#x}")
+    if root >> domain.width:
+        raise OutOfAperture(
+            f"the page table's address {root:#x} is outside {domain.name}",
+            because=f"the domain has {domain.width} address bits",
+        )
+
+
+def _memory(operation: Operation, table: PageTable) -> GuestMemory:
+    transaction = operation.transaction
+    return GuestMemory(operation.books, transaction.overlay, table.parent, transaction.pool(f"pgtable-{table.id}"))
+
+

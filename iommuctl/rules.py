@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of the generic layer that need no rows: numbers, ranges, names, PASIDs."""
+
+import re
+from collections.abc import Iterable
+
+from iommuctl.capabilities import Capabilities
+from iommuctl.errors import (
+    BadNumber,
+    Misaligned,
+    NoPasidSupport,
+    OutOfAperture,
+    PasidTooWide,
+    PasidZero,
+    ReservedRange,
+    Unsupported,
+    Usage,
+    ZeroSize,
+)
+from iommuctl.formats.radix import Format
+from iommuctl.model import MAX_ADDRESS, Device
+
+PROTS = ("r", "w", "rw", "rx", "rwx")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,62}", re.ASCII)
+
+
+def check_name(name: str) -> None:
+    """Names are typed at a shell and stand in ranges (`MEM+OFFSET`) and selectors (`id:N`)."""
+    if not _NAME.fullmatch(name):
+        raise Usage(
+            f"{name!r} cannot be a name",
+            because="a name has up to 63 letters, digits, and . _ @ -, and begins with a letter, a digit or _",
+        )
+
+
+def check_numbers(**numbers: int | None) -> None:
+    """Every address and size is a number of 64 bits."""
+    for what, number in numbers.items():
+        if number is not None and not 0 <= number <= MAX_ADDRESS:
+            raise BadNumber(f"{what} {number:#x} is not a number of 64 bits")
+
+
+def check_range(what: str, start: int, size: int, granule: int) -> None:
+    """A range is not empty, of whole pages, and does not wrap around."""
+    check_numbers(**{what: start}, size=size)
+    if size == 0:
+        raise ZeroSize("the size is zero", hint="a range has at least one page")
+    if (start | size) % granule:
+        raise Misaligned(
+            f"{what} {start:#x} and size {size:#x} are not multiples of {granule:#x}",
+            because=f"the smallest page has {granule:#x} bytes",
+        )
+    if start + size - 1 > MAX_ADDRESS:
+        raise OutOfAperture(f"{what} {start:#x} and size {size:#x} wrap around the end of the address space")
+
+
+def check_aperture(start: int, size: int, width: int, reserved: Iterable[tuple[int, int]]) -> None:
+    """Input addresses are below 2**width and touch no reserved range."""
+    last = start + size - 1
+    if last >> width:
+        raise OutOfAperture(
+            f"{start:#x}..{last:#x} is outside the aperture",
+            because=f"the domain has {width} address bits, 0x0..{(1 << width) - 1:#x}",
+            hint="use lower addresses, or create the domain with a larger --width",
+        )
+    for first, end in reserved:
+        if start <= end and last >= first:
+            raise ReservedRange(
+                f"{start:#x}..{last:#x} touches the reserved range {first:#x}..{end:#x}",
+                because="the platform keeps these addresses for interrupts",
+                hint="map below and above it",
+            )
+
+
+def check_prot(prot: str, table: Format) -> None:
+    """The format can express exactly these permissions."""
+    if prot not in PROTS:
+        raise Usage(f"{prot!r} is not a protection", hint=f"it is one of {', '.join(PROTS)}")
+    possible = table.decode(1, table.leaf(1, 0, prot)).prot
+    if possible != prot:
+        raise Unsupported(
+            f"{table.name} tables cannot hold a mapping that is exactly {prot}",
+            because=f"an entry for it would allow {possible or 'nothing'}",
+            hint=f"use --prot {possible}" if possible in PROTS else "",
+        )
+
+
+def check_page_sizes(wanted: Iterable[int] | None, capabilities: Capabilities) -> tuple[int, ...]:
+    """The page sizes of a new domain, ascending. Raises Unsupported."""
+    sizes = tuple(sorted(set(capabilities.page_sizes if wanted is None else wanted)))
+    if not sizes or not set(sizes) <= set(capabilities.page_sizes):
+        raise Unsupported(
+            f"page sizes {', '.join(f'{size:#x}' for size in sizes) or '(none)'} are not all available",
+            because=f"the backend has {', '.join(f'{size:#x}' for size in capabilities.page_sizes)}",
+        )
+    return sizes
+
+
+def check_width(wanted: int | None, capabilities: Capabilities) -> int:
+    """The address width of a new domain: 48 bits where there are, unless told. Raises Unsupported."""
+    widths = capabilities.widths
+    if wanted is None:
+        return 48 if 48 in widths else max(widths)
+    if wanted not in widths:
+        raise Unsupported(
+            f"no domain of {wanted} address bits",
+            because=f"the backend has widths of {', '.join(map(str, widths))} bits",
+        )
+    return wanted
+
+
+def check_pasid(device: Device, pasid: int) -> None:
+    """The kernel accepts PASIDs on devices that have none, so the check is ours."""
+    if pasid == 0:
+        raise PasidZero(
+            "PASID 0 cannot be named", because="it is the slot of the RID itself", hint="leave --pasid away"
+        )
+    if pasid < 0:
+        raise BadNumber(f"PASID {pasid} is negative")
+    if device.pasid_bits == 0:
+        raise NoPasidSupport(
+            f"{device.rid} has no PASIDs", hint="on the simulator: `iommuctl device add RID --pasid-bits N`"
+        )
+    if pasid >> device.pasid_bits:
+        raise PasidTooWide(
+            f"PASID {pasid} is too wide for {device.rid}",
+            because=f"the device has {device.pasid_bits} PASID bits, 1..{(1 << device.pasid_bits) - 1}",
+        )

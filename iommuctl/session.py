@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A state folder, its backend, and the operations on them: the ground that class Iommu stands on."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from iommuctl.capabilities import Capabilities
+from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, OtherBackend, Unsupported
+from iommuctl.model import Command, Device, MemoryWrite, Rid
+from iommuctl.state.books import Books
+from iommuctl.state.store import Store, default_folder
+from iommuctl.state.transaction import Transaction
+
+if TYPE_CHECKING:
+    import pluggy
+
+    from iommuctl.architecture import Driver
+    from iommuctl.hookspecs import SetupRequest
+
+
+class Outcome(NamedTuple):
+    """What an operation did to the hardware. `writes` is filled in a dry run only."""
+
+    commands: tuple[Command, ...] = ()
+    writes: tuple[MemoryWrite, ...] = ()
+
+
+class Operation:
+    """One operation in progress: its transaction, the rows, and the hooks of the backend."""
+
+    def __init__(self, session: "Session", transaction: Transaction) -> None:
+        self._session = session
+        self.transaction = transaction
+        self.books = Books(transaction.connection)
+
+    def call(self, hook: str, **arguments: Any) -> Any:
+        """Call a hook of the backend. Raises Unsupported when the backend has none."""
+        answer = getattr(self._session.manager(self.transaction).hook, f"iommuctl_{hook}")(
+            context=self.transaction, **arguments
+        )
+        if answer is None:
+            backend = self.transaction.meta("backend")
+            raise Unsupported(
+                f"the backend {backend} cannot do this", because=f"it has no {hook.replace('_', ' ')} operation"
+            )
+        return answer
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        answer: Capabilities = self.call("capabilities")
+        return answer
+
+    @property
+    def driver(self) -> "Driver":
+        answer: Driver = self.call("driver")
+        return answer
+
+    def device(self, rid: Rid | str) -> Device:
+        """Raises NoSuchDevice, BadRid."""
+        rid = Rid.parse(rid) if isinstance(rid, str) else rid
+        found: list[Device] = self.call("devices", rid=rid) if self.transaction.meta("backend") else []
+        if not found:
+            raise NoSuchDevice(f"no device {rid}", hint="`iommuctl device list` names them all")
+        return found[0]
+
+
+class Session:
+    """An open state folder.
+
+    `state` is the folder (default: $IOMMUCTL_STATE, else the user's). `backend` is the backend of a new folder, and
+    must be the folder's own for an old one.
+    """
+
+    def __init__(self, state: str | Path | None = None, *, backend: str | None = None) -> None:
+        self.dry_run = False
+        """Whether changing calls are carried out and then forgotten, for a look at `last`."""
+        self.last = Outcome()
+        self._store = Store(Path(state) if state is not None else default_folder())
+        self._wanted = backend
+        self._manager: tuple[str, pluggy.PluginManager] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files of the folder; the next call opens them again."""
+        self._store.close()
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self._store.folder
+
+    @property
+    def backend_name(self) -> str | None:
+        """The folder's backend; None before the first use."""
+        with self._read() as operation:
+            name: str | None = operation.transaction.meta("backend")
+            return name
+
+    @property
+    def architecture(self) -> str | None:
+        """The folder's architecture; None before the first use."""
+        with self._read() as operation:
+            name: str | None = operation.transaction.meta("architecture")
+            return name
+
+    def capabilities(self) -> Capabilities:
+        """What the folder's backend declares; before the first use, what it would declare."""
+        with self._read() as operation:
+            if operation.transaction.meta("backend"):
+                return operation.capabilities
+        with tempfile.TemporaryDirectory(prefix="iommuctl-") as folder:
+            with Session(folder, backend=self._wanted) as trial, trial._change() as operation:
+                return operation.capabilities
+
+    def setup(
+        self,
+        *,
+        architecture: str | None = None,
+        ram: tuple[int, int] | None = None,
+        tables: tuple[int, int] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare a folder that has no objects yet: a simulated machine of that architecture.
+
+        `ram` and `tables` are (base, size) in bytes. Raises InUse when the folder has objects, Usage for options
+        and ranges that cannot be.
+        """
+        from iommuctl.hookspecs import SetupRequest
+
+        request = SetupRequest(architecture, ram, tables, dict(options or {}))
+        with self._change(first_use=False) as operation:
+            transaction = operation.transaction
+            if transaction.meta("backend"):
+                self._check_backend(transaction)
+                if operation.books.domains() or operation.books.memories() or operation.call("devices", rid=None):
+                    raise InUse(
+                        f"the state folder {self.state} has objects",
+                        hint="`iommuctl sim reset` forgets them all; or name another folder with --state",
+                    )
+                transaction.clear()
+            self._set_up(transaction, request)
+
+    def reset(self) -> None:
+        """Back to the folder as `setup` left it: every object is forgotten, memory is zero."""
+        from iommuctl.hookspecs import SetupRequest
+
+        with self._change(first_use=False) as operation:
+            transaction = operation.transaction
+            saved = transaction.meta("setup")
+            if saved:
+                self._check_backend(transaction)
+                name = transaction.meta("backend")
+                transaction.clear()
+                ram, tables = (tuple(part) if part else None for part in saved[1:3])
+                self._set_up(transaction, SetupRequest(saved[0], ram, tables, saved[3]), name)
+            else:
+                self._set_up(transaction, SetupRequest())
+
+    def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
+        """The plugin manager that holds the folder's backend."""
+        name = transaction.meta("backend")
+        if self._manager is None or self._manager[0] != name:
+            from iommuctl.plugins import load_backend
+
+            self._manager = (name, load_backend(name))
+        return self._manager[1]
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Operation]:
+        with self._store.read() as transaction:
+            if transaction.meta("backend"):
+                self._check_backend(transaction)
+            yield Operation(self, transaction)
+
+    @contextlib.contextmanager
+    def _change(self, *, first_use: bool = True) -> Iterator[Operation]:
+        """An operation that changes something: whole, or not at all. `first_use` prepares a folder that is new."""
+        self.last = Outcome()
+        with self._store.change(dry_run=self.dry_run) as transaction:
+            if first_use:
+                if transaction.meta("backend"):
+                    self._check_backend(transaction)
+                else:
+                    from iommuctl.hookspecs import SetupRequest
+
+                    self._set_up(transaction, SetupRequest())
+                    transaction.commands.clear()
+            yield Operation(self, transaction)
+        self.last = Outcome(tuple(transaction.commands), transaction.writes)
+
+    def _check_backend(self, transaction: Transaction) -> None:
+        name = transaction.meta("backend")
+        if self._wanted and self._wanted != name:
+            raise OtherBackend(
+                f"the state folder {self.state} belongs to the backend {name}, not to {self._wanted}",
+                hint="leave --backend away, or name another folder with --state",
+            )
+
+    def _set_up(self, transaction: Transaction, request: "SetupRequest", backend: str | None = None) -> None:
+        from iommuctl.plugins import availability, first_usable
+
+        name = backend or self._wanted or first_usable()
+        transaction.set_meta("backend", name)
+        manager = self.manager(transaction)
+        answer = availability(manager)
+        if not answer.available:
+            raise BackendUnavailable(
+                f"the backend {name} is not available here",
+                because=answer.because,
+                hint="see `iommuctl backend list`; --backend sim simulates",
+            )
+        plan = manager.hook.iommuctl_plan_memory(request=request)
+        if plan:
+            transaction.create_memory(plan)
+        transaction.set_meta("setup", request)
+        transaction.set_meta("architecture", manager.hook.iommuctl_setup(context=transaction, request=request))

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page allocator: free extents as rows, so that an allocation is undone with the transaction that made it."""
+
+import sqlite3
+
+from iommuctl.errors import NoRoom
+from iommuctl.formats.memory import PAGE, Run
+
+
+class Extents:
+    """The free pages of one pool ("tables", "ram", "pgtable-3").
+
+    Pages that are freed are kept aside until `settle`, so that this transaction cannot hand them out again: until
+    it has committed, memory still holds what reaches them.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, pool: str) -> None:
+        self._execute = connection.execute
+        self._pool = pool
+        self._freed: list[Run] = []
+
+    def allocate(self, pages: int) -> list[Run]:
+        """The smallest extent that is large enough, or several, the largest first. Raises NoRoom."""
+        runs: list[Run] = []
+        missing = pages
+        while missing:
+            extent = self._best_fit(missing) or self._largest()
+            if extent is None:
+                raise self._no_room(pages)
+            take = min(missing, extent.pages)
+            self._shrink(extent, Run(extent.address, take))
+            runs.append(Run(extent.address, take))
+            missing -= take
+        return runs
+
+    def allocate_run(self, pages: int, *, from_top: bool = False) -> int:
+        """The address of contiguous pages, from the low or the high end of an extent. Raises NoRoom."""
+        extent = self._best_fit(pages)
+        if extent is None:
+            raise self._no_room(pages)
+        address = extent.address + (extent.pages - pages) * PAGE if from_top else extent.address
+        self._shrink(extent, Run(address, pages))
+        return address
+
+    def free(self, run: Run) -> None:
+        """Give pages back."""
+        self._freed.append(run)
+
+    def settle(self) -> None:
+        """Make the freed pages available to later transactions."""
+        for run in self._freed:
+            start, pages = run
+            before = self._fetch("address < ? ORDER BY address DESC", start)
+            if before and before.address + before.pages * PAGE == start:
+                self._remove(before)
+                start, pages = before.address, pages + before.pages
+            after = self._fetch("address = ?", run.address + run.pages * PAGE)
+            if after:
+                self._remove(after)
+                pages += after.pages
+            self._insert(Run(start, pages))
+        self._freed.clear()
+
+    def drop(self) -> None:
+        """Forget the pool."""
+        self._execute("DELETE FROM extent WHERE pool = ?", (self._pool,))
+
+    def _best_fit(self, pages: int) -> Run | None:
+        return self._fetch("pages >= ? ORDER BY pages, address", pages)
+
+    def _largest(self) -> Run | None:
+        return self._fetch("pages >= ? ORDER BY pages DESC", 1)
+
+    def _fetch(self, condition: str, value: int) -> Run | None:
+        query = f"SELECT address, pages FROM extent WHERE pool = ? AND {condition} LIMIT 1"
+        row = self._execute(query, (self._pool, value)).fetchone()
+        return Run(*row) if row else None
+
+    def _shrink(self, extent: Run, taken: Run) -> None:
+        self._remove(extent)
+        below = (taken.address - extent.address) // PAGE
+        above = extent.pages - below - taken.pages
+        if below:
+            self._insert(Run(extent.address, below))
+        if above:
+            self._insert(Run(taken.address + taken.pages * PAGE, above))
+
+    def _insert(self, run: Run) -> None:
+        self._execute("INSERT INTO extent VALUES (?, ?, ?)", (self._pool, run.address, run.pages))
+
+    def _remove(self, run: Run) -> None:
+        self._execute("DELETE FROM extent WHERE pool = ? AND address = ?", (self._pool, run.address))
+
+    def _no_room(self, pages: int) -> NoRoom:
+        return NoRoom(
+            f"no room for {pages} pages of 4 KiB",
+            because=f"the pool {self._pool!r} has no {'such extent' if pages > 1 else 'free page'} left",
+            hint="destroy what is not needed, or make a larger one (`sim init --tables`, `pgtable create --pool`)",
+        )
+
+
+def create_pool(connection: sqlite3.Connection, pool: str, address: int, size: int) -> None:
+    """Make a pool of the whole pages in `size` bytes at `address`."""
+    connection.execute("INSERT INTO extent VALUES (?, ?, ?)", (pool, address, size // PAGE))

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory as one transaction sees it: what it wrote, over what the file holds.
+
+Pages that the transaction allocated are *fresh*: nothing in the file reaches them, so they can be written before the
+commit. Every other page is *live*: its writes are kept in order, become redo rows, and reach the file only after the
+commit.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+
+from iommuctl.formats.memory import PAGE, FileMemory, Run, check_inside
+from iommuctl.model import MemoryWrite
+from iommuctl.state.extents import Extents
+
+IOV_MAX = 1024
+
+
+class Overlay:
+    """A hookspecs.Context.memory: reads through, keeps writes, allocates from `tables`."""
+
+    def __init__(self, file: FileMemory, descriptor: int, tables: Extents, table_range: tuple[int, int]) -> None:
+        self._file = file
+        self._descriptor = descriptor
+        self._tables = tables
+        self._table_range = table_range
+        self._pages: dict[int, bytearray | memoryview] = {}
+        self._fresh: set[int] = set()
+        self.live: list[tuple[int, bytes, bytes]] = []
+        """Writes to live pages in order: address, the old bytes, the new ones."""
+
+    def read(self, address: int, size: int) -> bytes:
+        check_inside(address, size, self._file.base, self._file.size)
+        first = address & -PAGE
+        if address + size <= first + PAGE:
+            page = self._pages.get(first)
+            if page is None:
+                return self._file.read(address, size)
+            return bytes(page[address - first : address - first + size])
+        if not any(page in self._pages for page in range(first, address + size, PAGE)):
+            return self._file.read(address, size)
+        return b"".join(self.read(start, end - start) for start, end in _by_page(address, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        check_inside(address, len(data), self._file.base, self._file.size)
+        view = memoryview(data)
+        for start, end in _by_page(address, len(data)):
+            part = view[start - address : end - address]
+            page = start & -PAGE
+            if page not in self._fresh:
+                new = bytes(part)
+                self.live.append((start, self.read(start, len(new)), new))
+            elif len(part) == PAGE:
+                self._pages[page] = part
+                continue
+            self._patch(page, start, part)
+
+    def allocate(self, pages: int) -> list[Run]:
+        runs = self._tables.allocate(pages)
+        for run in runs:
+            self.mark_fresh(run)
+        return runs
+
+    def allocate_run(self, pages: int) -> int:
+        address = self._tables.allocate_run(pages)
+        self.mark_fresh(Run(address, pages))
+        return address
+
+    def free(self, run: Run) -> None:
+        self._tables.free(run)
+
+    def mark_fresh(self, run: Run) -> None:
+        """Say that nothing reaches these pages, so that their writes need no redo rows."""
+        self._fresh.update(range(run.address, run.address + run.pages * PAGE, PAGE))
+
+    def writes(self) -> Iterator[MemoryWrite]:
+        """Every 64-bit word that changes: the fresh pages, then the live words in the order of their writes."""
+        for page in sorted(self._fresh & self._pages.keys()):
+            yield from _words(page, self._file.read(page, PAGE), bytes(self._pages[page]))
+        for address, old, new in self.live:
+            # A DMA writes bytes; the words around them are shown whole.
+            first, last = address & -8, (address + len(new) + 7) & -8
+            around = self.read(first, last - first)
+            head, tail = around[: address - first], around[address - first + len(new) :]
+            yield from _words(first, head + old + tail, head + new + tail)
+
+    def write_fresh(self) -> None:
+        """Bring the fresh pages to the file, contiguous ones together."""
+        pages = sorted(self._fresh & self._pages.keys())
+        breaks = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(pages)) if b != a + PAGE), len(pages)]
+        for start, end in pairwise(breaks):
+            for i in range(start, end, IOV_MAX):
+                run = pages[i : min(i + IOV_MAX, end)]
+                self._write_run(run[0], [self._pages[page] for page in run])
+
+    def reserve_live(self) -> None:
+        """Have the file system find room for the live writes while failing is still harmless.
+
+        Table pages have their blocks since they were fresh; other RAM may still be a hole of the sparse file.
+        """
+        low, size = self._table_range
+        pages = {address & -PAGE for address, _, _ in self.live if not low <= address < low + size}
+        for page in sorted(pages):
+            os.posix_fallocate(self._descriptor, page - self._file.base, PAGE)
+
+    def _patch(self, page: int, start: int, part: memoryview) -> None:
+        content = self._pages.get(page)
+        if not isinstance(content, bytearray):
+            content = self._pages[page] = bytearray(content if content is not None else self._file.read(page, PAGE))
+        content[start - page : start - page + len(part)] = part
+
+    def _write_run(self, address: int, buffers: list[bytearray | memoryview]) -> None:
+        done = os.pwritev(self._descriptor, buffers, address - self._file.base)
+        if done < PAGE * len(buffers):
+            self._file.write(address + done, b"".join(buffers)[done:])
+
+
+def _by_page(address: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range that lie in one page each, as (start, end)."""
+    end = address + size
+    while address < end:
+        stop = min((address & -PAGE) + PAGE, end)
+        yield address, stop
+        address = stop
+
+
+def _words(address: int, old: bytes, new: bytes) -> Iterator[MemoryWrite]:
+    if old == new:
+        return
+    for i in range(0, len(new), 8):
+        before, after = old[i : i + 8], new[i : i + 8]
+        if before != after:
+            yield MemoryWrite(address + i, int.from_bytes(before, "little"), int.from_bytes(after, "little"))

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a backend (hookspecs.Rows), kept as JSON in one table."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+
+class SqlRows:
+    """Rows in the `backend_row` table of an open transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    def get(self, kind: str, key: str) -> Any:
+        row = self._execute("SELECT value FROM backend_row WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def put(self, kind: str, key: str, value: Any) -> None:
+        text = json.dumps(value, separators=(",", ":"))
+        self._execute("INSERT OR REPLACE INTO backend_row VALUES (?, ?, ?)", (kind, key, text))
+
+    def delete(self, kind: str, key: str) -> None:
+        self._execute("DELETE FROM backend_row WHERE kind = ? AND key = ?", (kind, key))
+
+    def scan(self, kind: str, first: str = "", last: str | None = None) -> Iterator[tuple[str, Any]]:
+        query = "SELECT key, value FROM backend_row WHERE kind = ? AND key >= ?"
+        found = (
+            self._execute(query + " ORDER BY key", (kind, first))
+            if last is None
+            else self._execute(query + " AND key <= ? ORDER BY key", (kind, first, last))
+        )
+        return iter([(key, json.loads(text)) for key, text in found])
+
+    def count(self, kind: str) -> int:
+        number: int = self._execute("SELECT count(*) FROM backend_row WHERE kind = ?", (kind,)).fetchone()[0]
+        return number

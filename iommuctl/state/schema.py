@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the state database, and the marks by which a file is known to be one of ours."""
+
+import sqlite3
+
+from iommuctl.errors import StateDamaged, StateNewer
+
+APPLICATION_ID = 0x696F6D6D  # "iomm"
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE domain (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, label TEXT,
+    nest_parent INTEGER NOT NULL, width INTEGER NOT NULL, page_sizes TEXT NOT NULL);
+
+CREATE TABLE mapping (
+    domain INTEGER NOT NULL REFERENCES domain, iova INTEGER NOT NULL, size INTEGER NOT NULL,
+    pa INTEGER NOT NULL, memory INTEGER REFERENCES memory, offset INTEGER NOT NULL, prot TEXT NOT NULL,
+    PRIMARY KEY (domain, iova)) WITHOUT ROWID;
+CREATE INDEX mapping_by_memory ON mapping (memory);
+
+CREATE TABLE memory (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, pa INTEGER NOT NULL, size INTEGER NOT NULL);
+
+CREATE TABLE pgtable (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, label TEXT,
+    parent INTEGER NOT NULL REFERENCES domain, format TEXT NOT NULL,
+    pool INTEGER NOT NULL, pool_size INTEGER NOT NULL, root INTEGER NOT NULL);
+CREATE INDEX pgtable_by_parent ON pgtable (parent);
+
+-- One row per slot that holds something. pasid is -1 in the slot of the RID itself; a binding has a root.
+CREATE TABLE slot (
+    rid INTEGER NOT NULL, pasid INTEGER NOT NULL, domain INTEGER NOT NULL REFERENCES domain, label TEXT,
+    root TEXT, format TEXT, pgtable INTEGER REFERENCES pgtable, implicit INTEGER NOT NULL DEFAULT 0,
+    attachment_label TEXT, PRIMARY KEY (rid, pasid)) WITHOUT ROWID;
+CREATE INDEX slot_by_domain ON slot (domain);
+CREATE INDEX slot_by_pgtable ON slot (pgtable);
+
+-- Free pages: of table memory, of RAM, of each page table's pool.
+CREATE TABLE extent (
+    pool TEXT NOT NULL, address INTEGER NOT NULL, pages INTEGER NOT NULL, PRIMARY KEY (pool, address)) WITHOUT ROWID;
+CREATE INDEX extent_by_size ON extent (pool, pages, address);
+
+-- Writes to memory that the last committed transaction may not have finished.
+CREATE TABLE redo (seq INTEGER PRIMARY KEY, address INTEGER NOT NULL, data BLOB NOT NULL);
+
+CREATE TABLE backend_row (
+    kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+"""
+
+
+def recognise(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether the database holds our tables; False for a new, empty one.
+
+    Raises StateDamaged for a file of somebody else's, StateNewer for one of a later version.
+    """
+    application, version = (
+        connection.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")
+    )
+    if (application, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+        return False
+    if application != APPLICATION_ID:
+        raise StateDamaged(
+            f"{path} is not a state file of iommuctl",
+            because="it is a database that another program made",
+            hint="name another folder with --state, or move the file away",
+        )
+    if version > VERSION:
+        raise StateNewer(
+            f"{path} was written by a newer iommuctl",
+            because=f"its format is version {version}; this program knows versions up to {VERSION}",
+            hint="upgrade iommuctl, or name another folder with --state",
+        )
+    return True
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make all tables, within the transaction that is open."""
+    for statement in SCHEMA.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")

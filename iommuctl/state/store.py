@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state folder and its transaction: old or new state, whatever kills the command in between.
+
+Order of a change: lock, finish what an earlier commit left (redo), work on an overlay, write the fresh pages,
+COMMIT rows and redo together, write the live words, delete the redo rows. It covers the death of the process and
+failing writes; loss of power it does not.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, StateDamaged
+from iommuctl.state import schema
+from iommuctl.state.transaction import Transaction
+
+BUSY_SECONDS = 60
+
+
+def default_folder() -> Path:
+    """`$IOMMUCTL_STATE`, else /var/lib/iommuctl for root, else the XDG state folder."""
+    if named := os.environ.get("IOMMUCTL_STATE"):
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/iommuctl")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "iommuctl"
+
+
+class Store:
+    """A state folder. Nothing is created before the first change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._connection: sqlite3.Connection | None = None
+        self._lock = -1
+        self._memory = -1
+        self._memory_path: Path | None = None
+
+    def close(self) -> None:
+        """Close all files."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+        for descriptor in (self._lock, self._memory):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lock = self._memory = -1
+        self._memory_path = None
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A transaction that must not change anything. A folder that does not exist is empty."""
+        if not (self.folder / "state.db").exists():
+            with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
+                schema.create(empty)
+                yield self._transaction(empty)
+            return
+        with self._failures():
+            with self._locked(fcntl.LOCK_SH) as connection:
+                connection.execute("BEGIN")
+                try:
+                    ready = schema.recognise(connection, str(self.folder / "state.db"))
+                    transaction = self._transaction(connection)
+                    ready = ready and not transaction.has_redo()
+                    if ready:
+                        yield transaction
+                finally:
+                    connection.execute("ROLLBACK")
+            if not ready:
+                # A command was killed before it was done: finish its work as a change would, then look again.
+                with self.change():
+                    pass
+                with self.read() as transaction:
+                    yield transaction
+
+    @contextlib.contextmanager
+    def change(self, *, dry_run: bool = False) -> Iterator[Transaction]:
+        """A transaction that takes effect whole when its block ends, and not at all when the block raises."""
+        with self._failures():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked(fcntl.LOCK_EX) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                transaction = self._transaction(connection)
+                try:
+                    if not schema.recognise(connection, str(self.folder / "state.db")):
+                        schema.create(connection)
+                    transaction.finish_redo()
+                    yield transaction
+                    if dry_run:
+                        transaction.collect_writes()
+                    else:
+                        transaction.prepare()
+                        connection.execute("COMMIT")
+                except BaseException:
+                    transaction.abandon()
+                    raise
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                if dry_run:
+                    transaction.abandon()
+                else:
+                    transaction.complete()
+
+    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
+        return Transaction(connection, self.folder, self._open_memory)
+
+    @contextlib.contextmanager
+    def _locked(self, operation: int) -> Iterator[sqlite3.Connection]:
+        if self._lock < 0:
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, operation)
+        try:
+            yield self._connect()
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            path = self.folder / "state.db"
+            connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                # A rollback journal, not a log with shared memory: that would be a mapping of a file.
+                connection.execute("PRAGMA synchronous = OFF")
+                connection.execute("PRAGMA journal_mode = TRUNCATE")
+                connection.execute("PRAGMA temp_store = MEMORY")
+                schema.recognise(connection, str(path))
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _open_memory(self, path: Path) -> int:
+        if self._memory_path != path:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if self._memory >= 0:
+                os.close(self._memory)
+            self._memory, self._memory_path = descriptor, path
+        return self._memory
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what the file system and SQLite raise into errors with ids."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise self._database_error(error) from error
+        except OSError as error:
+            raise self._file_error(error) from error
+
+    def _database_error(self, error: sqlite3.DatabaseError) -> IommuError:
+        reason = getattr(error, "sqlite_errorname", "")
+        if reason == "SQLITE_FULL" or (reason.startswith("SQLITE_IOERR") and self._disk_is_full()):
+            return self._no_space()
+        if reason.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+            return self._refused(str(error))
+        if reason.startswith(("SQLITE_IOERR", "SQLITE_BUSY")):
+            return self._disk_failed(str(error))
+        return StateDamaged(
+            f"{self.folder / 'state.db'} is damaged",
+            because=str(error),
+            hint="restore the file, or remove the folder to begin anew",
+        )
+
+    def _file_error(self, error: OSError) -> IommuError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return self._no_space()
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return self._refused(error.strerror or str(error))
+        if error.errno == errno.EIO:
+            return self._disk_failed(str(error))
+        return StateDamaged(
+            f"the state folder {self.folder} cannot be used",
+            because=f"{error.strerror}" + (f": {error.filename}" if error.filename else ""),
+            hint="name another folder with --state, or repair this one",
+        )
+
+    def _disk_failed(self, because: str) -> IommuError:
+        return DiskFailed(
+            f"the files in {self.folder} cannot be read or written",
+            because=because,
+            hint="look for errors of the disk in the kernel log, then type the command again",
+        )
+
+    def _disk_is_full(self) -> bool:
+        room = os.statvfs(self.folder)
+        return room.f_bavail == 0
+
+    def _no_space(self) -> IommuError:
+        return NoRoom(
+            "the state was not changed", because=f"the disk of {self.folder} is full", hint="make room, then try again"
+        )
+
+    def _refused(self, because: str) -> IommuError:
+        return PermissionRefused(
+            f"the state folder {self.folder} cannot be opened",
+            because=because,
+            hint="run as the user it belongs to, or name another folder with --state or $IOMMUCTL_STATE",
+        )

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One open transaction: the Context of hookspecs, with memory, rows and the command log."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iommuctl.errors import StateDamaged
+from iommuctl.formats.memory import FileMemory, TableMemory
+from iommuctl.hookspecs import MemoryPlan
+from iommuctl.model import Command, MemoryWrite
+from iommuctl.state.extents import Extents, create_pool
+from iommuctl.state.overlay import Overlay
+from iommuctl.state.rows import SqlRows
+
+if TYPE_CHECKING:
+    from iommuctl.architecture import Architecture
+
+
+class Transaction:
+    """What an operation works on. `connection` is for the core's own rows (iommuctl.state.books)."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int]) -> None:
+        self.connection = connection
+        self.rows = SqlRows(connection)
+        self.commands: list[Command] = []
+        self.writes: tuple[MemoryWrite, ...] = ()
+        self._folder = folder
+        self._open_memory = open_memory
+        self._overlay: Overlay | None = None
+        self._pools: dict[str, Extents] = {}
+        self._new_memory: Path | None = None
+
+    # What a backend sees.
+
+    @property
+    def memory(self) -> TableMemory:
+        """RAM. Raises StateDamaged when the memory file is missing or short."""
+        return self.overlay
+
+    def architecture(self, name: str) -> "Architecture":
+        from iommuctl.plugins import architecture
+
+        return architecture(name)
+
+    def log(self, command: Command) -> None:
+        self.commands.append(command)
+
+    # What the core sees.
+
+    @property
+    def overlay(self) -> Overlay:
+        if self._overlay is None:
+            plan = self.memory_plan()
+            if plan is None:
+                raise StateDamaged("this state folder has no memory", because="its backend drives real hardware")
+            file = self._memory_file(plan)
+            self._overlay = Overlay(*file, self.pool("tables"), plan.tables)
+        return self._overlay
+
+    def pool(self, name: str) -> Extents:
+        """The allocator of a pool; all of a transaction share one, so that freed pages stay aside."""
+        return self._pools.setdefault(name, Extents(self.connection, name))
+
+    def create_pool(self, name: str, address: int, size: int) -> None:
+        """A new pool of whole pages."""
+        create_pool(self.connection, name, address, size)
+
+    def meta(self, key: str) -> Any:
+        """A fact about the whole folder, or None."""
+        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_meta(self, key: str, value: Any) -> None:
+        self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def memory_plan(self) -> MemoryPlan | None:
+        """Where RAM and tables are; None on real hardware and before the first use."""
+        plan = self.meta("memory")
+        return MemoryPlan(tuple(plan[0]), tuple(plan[1])) if plan else None
+
+    def memory_path(self) -> Path:
+        """The memory file: RAM byte for byte."""
+        return self._folder / f"memory-{self.meta('generation')}"
+
+    def clear(self) -> None:
+        """Forget every row. The memory file of the old machine goes when this has been committed."""
+        generation = self.meta("generation") or 0
+        for (table,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            self.connection.execute(f"DELETE FROM {table}")
+        self.set_meta("generation", generation)
+
+    def create_memory(self, plan: MemoryPlan) -> None:
+        """Make a memory file, all zero and sparse, and the pools of its free pages."""
+        self.set_meta("generation", (self.meta("generation") or 0) + 1)
+        path = self.memory_path()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._new_memory = path
+        try:
+            os.ftruncate(descriptor, plan.ram[1])
+        finally:
+            os.close(descriptor)
+        self.set_meta("memory", plan)
+        create_pool(self.connection, "tables", *plan.tables)
+        for start, size in around(plan):
+            create_pool(self.connection, "ram", start, size)
+
+    def _memory_file(self, plan: MemoryPlan) -> tuple[FileMemory, int]:
+        path = self.memory_path()
+        base, size = plan.ram
+        try:
+            descriptor = self._open_memory(path)
+        except FileNotFoundError:
+            raise StateDamaged(
+                f"the memory file {path} is missing", hint="restore it, or begin anew with `iommuctl sim reset`"
+            ) from None
+        actual = os.fstat(descriptor).st_size
+        if actual < size:
+            raise StateDamaged(
+                f"the memory file {path} is too short",
+                because=f"it has {actual:#x} bytes and the machine's RAM {size:#x}",
+                hint="restore it, or begin anew with `iommuctl sim reset`",
+            )
+        return FileMemory(descriptor, base, size), descriptor
+
+    # What the store does at the ends.
+
+    def has_redo(self) -> bool:
+        return self.connection.execute("SELECT 1 FROM redo LIMIT 1").fetchone() is not None
+
+    def finish_redo(self) -> None:
+        """Do the writes that the last committed transaction did not get to. They may be done twice."""
+        rows = self.connection.execute("SELECT address, data FROM redo ORDER BY seq").fetchall()
+        plan = self.memory_plan()
+        if rows and plan:
+            file, _ = self._memory_file(plan)
+            for address, data in rows:
+                file.write(address, data)
+            self.connection.execute("DELETE FROM redo")
+
+    def collect_writes(self) -> None:
+        """Keep what would have been written, for a dry run."""
+        if self._overlay:
+            self.writes = tuple(self._overlay.writes())
+
+    def prepare(self) -> None:
+        """Everything that must be done before the commit."""
+        for pool in self._pools.values():
+            pool.settle()
+        if self._overlay:
+            self._overlay.write_fresh()
+            self._overlay.reserve_live()
+            self.connection.executemany(
+                "INSERT INTO redo (address, data) VALUES (?, ?)",
+                [(address, new) for address, _, new in self._overlay.live],
+            )
+
+    def abandon(self) -> None:
+        """After a rollback: what rows cannot undo."""
+        if self._new_memory:
+            self._new_memory.unlink(missing_ok=True)
+
+    def complete(self) -> None:
+        """After the commit: the writes to live memory. What fails here is finished by the next command."""
+        if self._new_memory:
+            for path in self._folder.glob("memory-*"):
+                if path != self._new_memory:
+                    path.unlink()
+        if not self._overlay or not self._overlay.live:
+            return
+        plan = self.memory_plan()
+        if plan is None:
+            return
+        file, _ = self._memory_file(plan)
+        for address, _, new in self._overlay.live:
+            file.write(address, new)
+        self.connection.execute("DELETE FROM redo")
+
+
+def around(plan: MemoryPlan) -> list[tuple[int, int]]:
+    """RAM below and above the tables, as (start, size)."""
+    (base, size), (low, extent) = plan
+    parts = [(base, low - base), (low + extent, base + size - low - extent)]
+    return [(start, length) for start, length in parts if length > 0]
