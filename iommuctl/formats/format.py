@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a page-table format tells the engine, and what the engine's parts share.
+
+A new format is one class that has the members of Format, and passes the suite of formats with it.
+"""
+
+from typing import Literal, NamedTuple, Protocol
+
+from iommuctl.formats.bits import Layout, bit_names
+from iommuctl.formats.memory import Memory
+
+WORD = 8
+"""Bytes of an entry."""
+
+
+class Entry(NamedTuple):
+    """What a format makes of one raw entry.
+
+    `address` is that of the next table or of the page. `prot` has letters of "rwxp" in that order, what this entry
+    alone allows: read, write, execute, and p where only privileged requests may. `reserved` has the reserved bits
+    that are set, for kind "reserved".
+    """
+
+    kind: Literal["empty", "table", "leaf", "reserved"]
+    address: int = 0
+    prot: str = ""
+    reserved: int = 0
+
+
+class Format(Protocol):
+    """A page-table format. Objects are immutable; one object stands for one geometry.
+
+    Levels count from the leaves: an entry of level 1 maps the smallest page; the root table is of level `levels`.
+    Entries are little-endian words of 64 bits, and a word of zero is an empty one.
+    """
+
+    @property
+    def name(self) -> str:
+        """As `pgtable create --format` spells it."""
+
+    @property
+    def layout(self) -> type[Layout]:
+        """The declared layout of an entry, for traces and dumps."""
+
+    @property
+    def levels(self) -> int: ...
+
+    @property
+    def width(self) -> int:
+        """Input address bits. The entries of the root table cover 2**width bytes together."""
+
+    @property
+    def page_sizes(self) -> tuple[int, ...]:
+        """Ascending; the first is the granule, which is also the size of every table but the root."""
+
+    def shift(self, level: int) -> int:
+        """log2 of what one entry of that level covers."""
+
+    def entries(self, level: int) -> int:
+        """How many entries a table of that level has."""
+
+    def leaf(self, level: int, pa: int, prot: str) -> int:
+        """A valid entry that maps the page at `pa`: that of page 0 plus `pa`. `prot` as in Entry.
+
+        Raises BadStructure for an address that does not fit.
+        """
+
+    def table(self, level: int, pa: int) -> int:
+        """A valid entry of that level that points to the table at `pa`: that for a table at 0 plus `pa`.
+
+        Raises BadStructure for an address that does not fit.
+        """
+
+    def decode(self, level: int, raw: int) -> Entry:
+        """What hardware makes of an entry that it found at that level. Never raises."""
+
+
+class Visit(NamedTuple):
+    """An entry that was read: where it lies, its raw value, what it means.
+
+    The entry translates `size` bytes of input addresses from `iova` on.
+    """
+
+    level: int
+    address: int
+    raw: int
+    entry: Entry
+    iova: int
+    size: int
+
+    def complaint(self) -> str:
+        """What is wrong with an entry of kind "reserved"."""
+        reserved = self.entry.reserved
+        fault = f"has reserved {bit_names(reserved)} set" if reserved else "is not a valid one"
+        return f"the entry of level {self.level} at {self.address:#x} for IOVA {self.iova:#x}, {self.raw:#x}, {fault}"
+
+
+def index(fmt: Format, level: int, iova: int) -> int:
+    """Which entry of its table of that level translates `iova`."""
+    return (iova >> fmt.shift(level)) % fmt.entries(level)
+
+
+def visit(fmt: Format, level: int, table: int, iova: int, raw: int) -> Visit:
+    """The entry for `iova` of the table at address `table`, which is `raw`."""
+    shift = fmt.shift(level)
+    address = table + WORD * index(fmt, level, iova)
+    return Visit(level, address, raw, fmt.decode(level, raw), iova >> shift << shift, 1 << shift)
+
+
+def read_table(fmt: Format, memory: Memory, level: int, table: int) -> bytes:
+    """All entries of the table of that level at address `table`. Raises OutsideMemory."""
+    return memory.read(table, WORD * fmt.entries(level))
