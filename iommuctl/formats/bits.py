@@ -136,7 +136,7 @@ class Layout:
                 raise TypeError(f"{where}: bits {field.msb}:{field.lsb} are not in {bits} bits")
             if used & field.mask:
                 other = next(other for other in declared if other.mask & field.mask)
-                raise TypeError(f"{where}: {bit_names(other.mask & field.mask)} already in {other.name}")
+                raise TypeError(f"{where} overlaps {other.name} in {bit_names(other.mask & field.mask)}")
             used |= field.mask
             if isinstance(field, Fixed):
                 if field.value >> field.width:

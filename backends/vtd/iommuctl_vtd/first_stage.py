@@ -3,7 +3,7 @@
 
 from iommuctl.errors import BadStructure
 from iommuctl.formats.bits import Address, Bit, Ignored, Layout
-from iommuctl.formats.radix import Entry
+from iommuctl.formats.format import Entry
 
 
 class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry"):

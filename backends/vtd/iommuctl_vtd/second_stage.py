@@ -3,7 +3,7 @@
 
 from iommuctl.errors import BadStructure
 from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
-from iommuctl.formats.radix import Entry
+from iommuctl.formats.format import Entry
 
 
 class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry"):

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declared layouts: what a declaration refuses, and round trips of every structure that is declared."""
+
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import iommuctl_vtd.context_entry
+import iommuctl_vtd.fault_record
+import iommuctl_vtd.first_stage
+import iommuctl_vtd.invalidation
+import iommuctl_vtd.pasid_entry
+import iommuctl_vtd.registers
+import iommuctl_vtd.root_entry
+import iommuctl_vtd.second_stage
+from iommuctl.errors import BadStructure
+from iommuctl.formats.bits import Address, Bit, Bits, Field, Fixed, Ignored, Layout, bit_names
+
+MODULES: tuple[ModuleType, ...] = (
+    iommuctl_vtd.root_entry,
+    iommuctl_vtd.context_entry,
+    iommuctl_vtd.pasid_entry,
+    iommuctl_vtd.first_stage,
+    iommuctl_vtd.second_stage,
+    iommuctl_vtd.invalidation,
+    iommuctl_vtd.fault_record,
+    iommuctl_vtd.registers,
+)
+
+
+class Example(Layout, bits=128, name="test.example"):
+    """Every kind of field, in two words."""
+
+    TYPE = Fixed(3, 0, 5)
+    FLAG = Bit(4, values={0: "off", 1: "on"})
+    NUMBER = Bits(11, 8, needs="WIDE")
+    SPARE = Ignored(13, 12)
+    POINTER = Address(47, 16)
+    HIGH_POINTER = Address(127, 76)
+
+
+LAYOUTS: list[type[Layout]] = [
+    Example,
+    *(
+        thing
+        for module in MODULES
+        for thing in vars(module).values()
+        if isinstance(thing, type) and issubclass(thing, Layout) and thing is not Layout
+    ),
+]
+FIELDS = [(layout, field) for layout in LAYOUTS for field in layout.fields]
+every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+every_field = pytest.mark.parametrize(
+    ("layout", "field"), FIELDS, ids=[f"{layout.name}.{field.name}" for layout, field in FIELDS]
+)
+
+
+def step(field: Field) -> int:
+    """The smallest value but zero that stands in the field's place."""
+    return 1 << field.lsb - field.bias
+
+
+def values_of(layout: type[Layout]) -> st.SearchStrategy[dict[str, int]]:
+    """Values for all fields of a structure."""
+    return st.fixed_dictionaries(
+        {
+            field.name: st.just(field.value)
+            if isinstance(field, Fixed)
+            else st.integers(0, (1 << field.width) - 1).map(step(field).__mul__)
+            for field in layout.fields
+        }
+    )
+
+
+# Every structure
+
+
+@every_layout
+@given(data=st.data())
+def test_round_trip(layout: type[Layout], data: st.DataObject) -> None:
+    values = data.draw(values_of(layout))
+    raw = layout.encode(**values)
+    assert layout.decode(raw) == layout.values(raw) == values
+    assert layout.problems(raw) == []
+    words = layout.to_words(raw)
+    assert len(words) == -(-layout.bits // 64)
+    assert layout.from_words(words) == raw
+    stored = layout.to_bytes(raw)
+    assert len(stored) * 8 == layout.bits
+    assert b"".join(word.to_bytes(8, "little") for word in words)[: len(stored)] == stored
+
+
+@every_layout
+@given(data=st.data())
+def test_whatever_memory_holds_decodes_or_has_problems(layout: type[Layout], data: st.DataObject) -> None:
+    raw = data.draw(st.integers(0, (1 << layout.bits) - 1))
+    if layout.problems(raw):
+        with pytest.raises(BadStructure):
+            layout.decode(raw)
+    else:
+        ignored = sum(field.mask for field in vars(layout).values() if isinstance(field, Ignored))
+        assert layout.encode(**layout.decode(raw)) == raw & ~ignored
+
+
+@every_layout
+def test_every_bit_has_one_meaning(layout: type[Layout]) -> None:
+    masks = [field.mask for field in vars(layout).values() if isinstance(field, Field)]
+    assert sum(masks) + layout.reserved == (1 << layout.bits) - 1
+
+
+@every_layout
+def test_every_structure_names_its_specification(layout: type[Layout]) -> None:
+    if layout is not Example:
+        assert layout.__doc__ is not None
+        assert "VT-d 4.1 section " in layout.__doc__
+
+
+def test_names_are_unique() -> None:
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
+
+
+def test_needs_are_capabilities() -> None:
+    needs = {field.needs for layout, field in FIELDS if field.needs and layout is not Example}
+    assert needs <= {field.name for field in iommuctl_vtd.registers.ECAP.fields}
+
+
+@every_field
+def test_a_value_that_is_one_too_large_is_refused(layout: type[Layout], field: Field) -> None:
+    too_large = (field.mask >> field.bias) + step(field)
+    with pytest.raises(BadStructure) as refused:
+        layout.encode(**{field.name: too_large})
+    assert refused.value.what == f"{too_large:#x} does not fit field {field.name}"
+    place = f"bit {field.lsb}" if field.width == 1 else f"bits {field.msb}:{field.lsb}"
+    assert refused.value.because.startswith(f"{field.name} is {place}, ")
+
+
+@every_field
+def test_a_negative_value_is_refused(layout: type[Layout], field: Field) -> None:
+    with pytest.raises(BadStructure, match=f"-{step(field):#x} does not fit field {field.name}"):
+        layout.encode(**{field.name: -step(field)})
+
+
+# Fields
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "because"),
+    [
+        ("FLAG", 2, "FLAG is bit 4, 1 wide, so at most 0x1"),
+        ("NUMBER", 16, "NUMBER is bits 11:8, 4 wide, so at most 0xf"),
+        ("POINTER", 1 << 48, "POINTER is bits 47:16, an address of 48 bits that is a multiple of 0x10000"),
+        ("POINTER", 0x8000, "POINTER is bits 47:16, an address of 48 bits that is a multiple of 0x10000"),
+        ("HIGH_POINTER", 1 << 64, "HIGH_POINTER is bits 127:76, an address of 64 bits that is a multiple of 0x1000"),
+        ("HIGH_POINTER", 0x800, "HIGH_POINTER is bits 127:76, an address of 64 bits that is a multiple of 0x1000"),
+    ],
+)
+def test_values_that_do_not_fit(name: str, value: int, because: str) -> None:
+    with pytest.raises(BadStructure) as refused:
+        Example.encode(**{name: value})
+    assert str(refused.value) == f"error[bad-structure]: {value:#x} does not fit field {name}\nbecause: {because}"
+
+
+def test_get_and_put() -> None:
+    raw = Example.encode(FLAG=1, NUMBER=0xA, POINTER=0x1234_0000, HIGH_POINTER=0x5000)
+    assert raw == 0x5000 << 64 | 0x1234_0A15
+    assert Example.NUMBER.get(raw) == 0xA
+    assert Example.POINTER.get(raw) == 0x1234_0000
+    assert Example.HIGH_POINTER.get(raw) == 0x5000
+    assert Example.HIGH_POINTER.put(0x5000) == 0x5000 << 64
+
+
+def test_beyond() -> None:
+    assert Example.POINTER.beyond(48) == 0
+    assert Example.POINTER.beyond(40) == 0xFF00_0000_0000
+    assert Example.POINTER.beyond(8) == Example.POINTER.mask
+    assert Example.HIGH_POINTER.beyond(52) == 0xFFF0_0000_0000_0000 << 64
+
+
+# Declarations
+
+
+def test_overlapping_fields_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Broken\.B overlaps A in bits 5:4$"):
+
+        class Broken(Layout, bits=64, name="test.broken"):
+            A = Bits(5, 0)
+            B = Bits(9, 4)
+
+
+def test_ignored_bits_overlap_too() -> None:
+    with pytest.raises(TypeError, match=r"^Broken\.B overlaps A in bit 7$"):
+
+        class Broken(Layout, bits=64, name="test.broken"):
+            A = Ignored(7, 0)
+            B = Bit(7)
+
+
+@pytest.mark.parametrize(("msb", "lsb"), [(64, 60), (3, 5)])
+def test_fields_outside_the_structure_are_refused(msb: int, lsb: int) -> None:
+    with pytest.raises(TypeError, match=rf"^Broken\.A: bits {msb}:{lsb} are not in 64 bits$"):
+
+        class Broken(Layout, bits=64, name="test.broken"):
+            A = Bits(msb, lsb)
+
+
+def test_a_fixed_value_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Broken\.A: 0x10 does not fit 4 bits$"):
+
+        class Broken(Layout, bits=64, name="test.broken"):
+            A = Fixed(3, 0, 16)
+
+
+def test_declaration_order_is_kept_and_ignored_bits_are_not_shown() -> None:
+    assert [field.name for field in Example.fields] == ["TYPE", "FLAG", "NUMBER", "POINTER", "HIGH_POINTER"]
+    assert Example.reserved == 0xFFF << 64 | 0xFFFF_0000_0000_C0E0
+
+
+# Structures
+
+
+def test_fixed_fields_need_not_be_given() -> None:
+    assert Example.encode() == Example.encode(TYPE=5) == 5
+
+
+def test_another_fixed_value_is_refused() -> None:
+    with pytest.raises(BadStructure) as refused:
+        Example.encode(TYPE=6)
+    assert refused.value.what == "TYPE of test.example is always 0x5, not 0x6"
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(BadStructure) as refused:
+        Example.encode(TPYE=5)
+    assert refused.value.what == "test.example has no field TPYE"
+    assert refused.value.hint == "its fields are TYPE, FLAG, NUMBER, POINTER, HIGH_POINTER"
+
+
+@pytest.mark.parametrize(
+    ("raw", "because"),
+    [
+        (0x25, "reserved bit 5 set"),
+        (0xE5, "reserved bits 7:5 set"),
+        (1 << 75 | 0x85, "reserved bits 75, 7 set"),
+        (0x6, "TYPE is 0x6 but always 0x5 in this structure"),
+        (0x26, "TYPE is 0x6 but always 0x5 in this structure; reserved bit 5 set"),
+        (1 << 128 | 5, "it has more than 128 bits"),
+        (-1, "it has more than 128 bits"),
+    ],
+)
+def test_structures_that_are_none(raw: int, because: str) -> None:
+    with pytest.raises(BadStructure) as refused:
+        Example.decode(raw)
+    assert refused.value.what == f"{raw:#x} is not a valid test.example"
+    assert refused.value.because == because
+
+
+def test_ignored_bits_are_no_problem() -> None:
+    assert Example.decode(0x3005) == Example.decode(0x5)
+
+
+def test_reserved_without_a_capability() -> None:
+    assert Example.reserved_without({"WIDE"}.__contains__) == Example.reserved
+    assert Example.reserved_without(set().__contains__) == Example.reserved | 0xF00
+
+
+def test_missing_words_are_zero() -> None:
+    assert Example.from_words([]) == 0
+    assert Example.from_words([5]) == 5
+    assert Example.from_words([5, 0x1000]) == 0x1000 << 64 | 5
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "because"),
+    [
+        ([0, 0, 0], "too many words for test.example", "it has 128 bits"),
+        ([1 << 64], "0x10000000000000000 is not a word of test.example", "that word has 64 bits"),
+        ([0, -1], "-0x1 is not a word of test.example", "that word has 64 bits"),
+    ],
+)
+def test_words_that_a_structure_does_not_have(words: list[int], what: str, because: str) -> None:
+    with pytest.raises(BadStructure) as refused:
+        Example.from_words(words)
+    assert (refused.value.what, refused.value.because) == (what, because)
+
+
+def test_the_word_of_a_32_bit_register() -> None:
+    register = iommuctl_vtd.registers.GSTS
+    assert register.from_words([0x80000000]) == 0x80000000
+    with pytest.raises(BadStructure, match=r"0x100000000 is not a word of vtd\.gsts\n"):
+        register.from_words([0x100000000])
+
+
+@pytest.mark.parametrize(
+    ("mask", "names"), [(1, "bit 0"), (0b110, "bits 2:1"), (0b1011, "bits 3, 1:0"), (1 << 511, "bit 511")]
+)
+def test_bit_names(mask: int, names: str) -> None:
+    assert bit_names(mask) == names

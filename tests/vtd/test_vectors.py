@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Worked examples of every structure, as words that were computed independently of this code."""
+
+import pytest
+
+from iommuctl.formats.bits import Fixed, Ignored, Layout
+from iommuctl_vtd.context_entry import ScalableContextEntry
+from iommuctl_vtd.fault_record import FaultRecord
+from iommuctl_vtd.first_stage import FirstStageEntry
+from iommuctl_vtd.invalidation import (
+    ContextCacheInvalidate,
+    DeviceTlbInvalidate,
+    InvalidationWait,
+    IotlbInvalidate,
+    PasidCacheInvalidate,
+    PasidDeviceTlbInvalidate,
+    PasidIotlbInvalidate,
+)
+from iommuctl_vtd.pasid_entry import PasidDirectoryEntry, PasidEntry
+from iommuctl_vtd.registers import CAP, ECAP, IQA, RTADDR
+from iommuctl_vtd.root_entry import ScalableRootEntry
+from iommuctl_vtd.second_stage import SecondStageEntry
+
+Vector = tuple[type[Layout], dict[str, int], tuple[int, ...]]
+
+# fmt: off
+VECTORS: dict[str, Vector] = {
+    "root": (
+        ScalableRootEntry,
+        {"LP": 1, "LCTP": 0x12345000, "UP": 1, "UCTP": 0xABCDE000},
+        (0x0000000012345001, 0x00000000ABCDE001),
+    ),
+    "context of a device with everything": (
+        ScalableContextEntry,
+        {"P": 1, "DTE": 1, "PASIDE": 1, "PRE": 1, "PDTS": 2, "PASIDDIRPTR": 0x34567000},
+        (0x000000003456741D,),
+    ),
+    "context with RID_PASID": (
+        ScalableContextEntry,
+        {"P": 1, "FPD": 1, "PDTS": 5, "PASIDDIRPTR": 0x123456789000, "RID_PASID": 0x12345},
+        (0x0000123456789A03, 0x0000000000012345),
+    ),
+    "PASID directory": (
+        PasidDirectoryEntry,
+        {"P": 1, "FPD": 1, "SMPTBLPTR": 0x987654321000},
+        (0x0000987654321003,),
+    ),
+    "PASID, second stage": (
+        PasidEntry,
+        {"P": 1, "FPD": 1, "AW": 2, "PGTT": 2, "SSADE": 1, "SSPTPTR": 0x987654321000, "DID": 0xABCD, "PWSNP": 1,
+         "PGSNP": 1},
+        (0x000098765432128B, 0x000000000180ABCD),
+    ),
+    "PASID, first stage": (
+        PasidEntry,
+        {"P": 1, "AW": 2, "PGTT": 1, "DID": 1, "PWSNP": 1, "FSPTPTR": 0x45678000},
+        (0x0000000000000049, 0x0000000000800001, 0x0000000045678000),
+    ),
+    "PASID, first stage of 5 levels": (
+        PasidEntry,
+        {"P": 1, "AW": 3, "PGTT": 1, "DID": 1, "PWSNP": 1, "SRE": 1, "FSPM": 1, "WPE": 1, "EAFE": 1,
+         "FSPTPTR": 0x45678000},
+        (0x000000000000004D, 0x0000000000800001, 0x0000000045678095),
+    ),
+    "PASID, nested": (
+        PasidEntry,
+        {"P": 1, "AW": 2, "PGTT": 3, "SSADE": 1, "SSPTPTR": 0x56789000, "DID": 0x42, "PWSNP": 1, "PGSNP": 1,
+         "SRE": 1, "WPE": 1, "FSPTPTR": 0x67890000},
+        (0x00000000567892C9, 0x0000000001800042, 0x0000000067890011),
+    ),
+    "PASID, pass-through": (
+        PasidEntry,
+        {"P": 1, "AW": 2, "PGTT": 4, "DID": 1, "PWSNP": 1},
+        (0x0000000000000109, 0x0000000000800001),
+    ),
+    "second stage, table": (SecondStageEntry, {"R": 1, "W": 1, "ADDR": 0x789AB000}, (0x00000000789AB003,)),
+    "second stage, 4K": (SecondStageEntry, {"R": 1, "W": 1, "SNP": 1, "ADDR": 0x789AB000}, (0x00000000789AB803,)),
+    "second stage, 2M": (SecondStageEntry, {"R": 1, "PS": 1, "A": 1, "ADDR": 0x80000000}, (0x0000000080000181,)),
+    "second stage, 1G": (
+        SecondStageEntry,
+        {"R": 1, "W": 1, "PS": 1, "A": 1, "D": 1, "ADDR": 0x40000000},
+        (0x0000000040000383,),
+    ),
+    "first stage, table": (
+        FirstStageEntry,
+        {"P": 1, "RW": 1, "US": 1, "A": 1, "ADDR": 0x789AB000},
+        (0x00000000789AB027,),
+    ),
+    "first stage, 4K": (
+        FirstStageEntry,
+        {"P": 1, "RW": 1, "US": 1, "A": 1, "D": 1, "ADDR": 0x789AB000},
+        (0x00000000789AB067,),
+    ),
+    "first stage, 2M": (
+        FirstStageEntry,
+        {"P": 1, "US": 1, "A": 1, "PS": 1, "EA": 1, "XD": 1, "ADDR": 0x80000000},
+        (0x80000000800004A5,),
+    ),
+    "context cache, global": (ContextCacheInvalidate, {"G": 1}, (0x11,)),
+    "context cache, domain": (ContextCacheInvalidate, {"G": 2, "DID": 0x10}, (0x100021,)),
+    "context cache, device": (
+        ContextCacheInvalidate,
+        {"G": 3, "DID": 0x10, "SID": 0x300, "FM": 3},
+        (0x0003030000100031,),
+    ),
+    "IOTLB, global": (IotlbInvalidate, {"G": 1, "DW": 1, "DR": 1}, (0xD2,)),
+    "IOTLB, domain": (IotlbInvalidate, {"G": 2, "DW": 1, "DR": 1, "DID": 0x42}, (0x00000000004200E2,)),
+    "IOTLB, pages": (
+        IotlbInvalidate,
+        {"G": 3, "DW": 1, "DR": 1, "DID": 0x42, "AM": 9, "IH": 1, "ADDR": 0x40000000},
+        (0x00000000004200F2, 0x0000000040000049),
+    ),
+    "device TLB, everything": (
+        DeviceTlbInvalidate,
+        {"MIP": 0x10, "SID": 0x321, "S": 1, "ADDR": 0x7FFFFFFFFFFFF000, "PFSID_LO": 5, "PFSID_HI": 0x32},
+        (0x0320032100105003, 0x7FFFFFFFFFFFF001),
+    ),
+    "device TLB, block": (
+        DeviceTlbInvalidate,
+        {"SID": 0x321, "S": 1, "ADDR": 0x17000},
+        (0x0000032100000003, 0x0000000000017001),
+    ),
+    "device TLB, page": (DeviceTlbInvalidate, {"SID": 0x321, "ADDR": 0x10000}, (0x32100000003, 0x10000)),
+    "wait, status and drain": (
+        InvalidationWait,
+        {"SW": 1, "FN": 1, "PD": 1, "STDATA": 2, "STADDR": 0x1234567C},
+        (0x00000002000000E5, 0x000000001234567C),
+    ),
+    "wait, status": (InvalidationWait, {"SW": 1, "STDATA": 2, "STADDR": 0x1234567C}, (0x200000025, 0x1234567C)),
+    "wait, fence": (InvalidationWait, {"FN": 1, "STDATA": 2}, (0x0000000200000045,)),
+    "PASID-based IOTLB, PASID": (
+        PasidIotlbInvalidate,
+        {"G": 2, "DID": 0x42, "PASID": 0x12345},
+        (0x0001234500420026,),
+    ),
+    "PASID-based IOTLB, page": (
+        PasidIotlbInvalidate,
+        {"G": 3, "DID": 0x42, "PASID": 0x12345, "AM": 0, "IH": 1, "ADDR": 0x7F0000001000},
+        (0x0001234500420036, 0x00007F0000001040),
+    ),
+    "PASID cache, domain": (PasidCacheInvalidate, {"G": 0, "DID": 0x42}, (0x420007,)),
+    "PASID cache, PASID": (PasidCacheInvalidate, {"G": 1, "DID": 0x42, "PASID": 5}, (0x0000000500420017,)),
+    "PASID cache, global": (PasidCacheInvalidate, {"G": 3}, (0x37,)),
+    "PASID-based device TLB, everything": (
+        PasidDeviceTlbInvalidate,
+        {"SID": 0x321, "PASID": 0x12345, "S": 1, "ADDR": 0x7FFFFFFFFFFFF000, "PFSID_LO": 5, "PFSID_HI": 0x32},
+        (0x0321234503215008, 0x7FFFFFFFFFFFF800),
+    ),
+    "PASID-based device TLB, block": (
+        PasidDeviceTlbInvalidate,
+        {"MIP": 0x10, "SID": 0x321, "PASID": 0x12345, "S": 1, "ADDR": 0x2FF000, "PFSID_LO": 5, "PFSID_HI": 0x32},
+        (0x0321234503215108, 0x00000000002FF800),
+    ),
+    "fault of a read": (
+        FaultRecord,
+        {"FI": 0xDEADB000, "SID": 0x321, "FR": 0x79, "T1": 1, "F": 1},
+        (0x00000000DEADB000, 0xC000007900000321),
+    ),
+    "fault of a privileged write with a PASID": (
+        FaultRecord,
+        {"FI": 0x7F0000001000, "SID": 0x321, "FR": 0x71, "PP": 1, "PV": 0x12345, "PRIV": 1, "F": 1},
+        (0x00007F0000001000, 0x81234571A0000321),
+    ),
+    "root table address": (RTADDR, {"TTM": 1, "RTA": 0x1000000}, (0x0000000001000400,)),
+    "invalidation queue address": (IQA, {"QS": 1, "DW": 1, "IQA": 0x2000000}, (0x0000000002000801,)),
+}
+# fmt: on
+
+every_vector = pytest.mark.parametrize(("layout", "fields", "words"), VECTORS.values(), ids=VECTORS)
+
+
+@every_vector
+def test_encode(layout: type[Layout], fields: dict[str, int], words: tuple[int, ...]) -> None:
+    encoded = layout.to_words(layout.encode(**fields))
+    assert encoded[: len(words)] == words
+    assert not any(encoded[len(words) :])
+
+
+@every_vector
+def test_decode(layout: type[Layout], fields: dict[str, int], words: tuple[int, ...]) -> None:
+    decoded = layout.decode(layout.from_words(words))
+    always = {field.name: field.value for field in layout.fields if isinstance(field, Fixed)}
+    assert decoded == dict.fromkeys(decoded, 0) | always | fields
+
+
+# Reserved bits of the first words; the words that follow are reserved entirely.
+ALL = 0xFFFF_FFFF_FFFF_FFFF
+NOTHING: frozenset[str] = frozenset()
+RESERVED: list[tuple[type[Layout], frozenset[str], tuple[int, ...]]] = [
+    (ScalableRootEntry, NOTHING, (0xFFE, 0xFFE)),
+    (ScalableContextEntry, frozenset({"DT", "PRS", "RPS", "RPRIVS"}), (0x1E0, 0xFFFFFFFFFFE00000)),
+    (ScalableContextEntry, frozenset({"RPS"}), (0x1F4, 0xFFFFFFFFFFF00000)),
+    (ScalableContextEntry, NOTHING, (0x1F4, ALL)),
+    (PasidDirectoryEntry, NOTHING, (0xFFC,)),
+    (PasidEntry, frozenset({"SSADS", "SMPWCS", "SC", "MTS", "SRS", "EAFS"}), (0xC20, 0xF87F0000, 0xF02)),
+    (PasidEntry, frozenset({"SSADS", "SMPWCS", "SC", "MTS"}), (0xC20, 0xF87F0000, 0xF83)),
+    (PasidEntry, frozenset({"SMPWCS", "SRS", "EAFS"}), (0xE20, 0xFFFFFFFFFF7F0000, 0xF02)),
+    (PasidEntry, NOTHING, (0xE20, 0xFFFFFFFFFFFF0000, 0xF83)),
+    (SecondStageEntry, frozenset({"SC"}), (1 << 62,)),
+    (SecondStageEntry, NOTHING, (1 << 62 | 1 << 11,)),
+    (FirstStageEntry, NOTHING, (0,)),
+    (ContextCacheInvalidate, NOTHING, (0xFFFC00000000F1C0, ALL)),
+    (IotlbInvalidate, NOTHING, (0xFFFFFFFF0000F100, 0xF80)),
+    (DeviceTlbInvalidate, NOTHING, (0xFFFF0000FFE0F1F0, 0xFFE)),
+    (DeviceTlbInvalidate, frozenset({"DIT"}), (0x000F0000FFE001F0, 0xFFE)),
+    (InvalidationWait, NOTHING, (0x00000000FFFFF180, 0x3)),
+    (InvalidationWait, frozenset({"PDS"}), (0x00000000FFFFF100, 0x3)),
+    (PasidIotlbInvalidate, NOTHING, (0xFFF000000000F1C0, 0xF80)),
+    (PasidCacheInvalidate, NOTHING, (0xFFF000000000F1C0, ALL)),
+    (PasidDeviceTlbInvalidate, NOTHING, (0xFFF000000000F000, 0x7FE)),
+    (PasidDeviceTlbInvalidate, frozenset({"DIT"}), (0, 0x7FE)),
+    (FaultRecord, NOTHING, (0xFFF, 0x000000000FFF0000)),
+    (RTADDR, NOTHING, (0x3FF,)),
+    (IQA, NOTHING, (0x7F8,)),
+]
+
+
+@pytest.mark.parametrize(("layout", "capabilities", "words"), RESERVED)
+def test_reserved(layout: type[Layout], capabilities: frozenset[str], words: tuple[int, ...]) -> None:
+    mask = layout.to_words(layout.reserved_without(capabilities.__contains__))
+    assert mask == words + (ALL,) * (layout.bits // 64 - len(words))
+
+
+def test_addresses_beyond_the_host_address_width() -> None:
+    assert ScalableContextEntry.PASIDDIRPTR.beyond(48) == 0xFFFF000000000000
+    assert ScalableRootEntry.UCTP.beyond(46) == 0xFFFFC000000000000000000000000000
+    assert SecondStageEntry.ADDR.beyond(48) == 0x000F000000000000
+    assert SecondStageEntry.ADDR.beyond(52) == 0
+
+
+# Revision 4 ignores what earlier ones defined for NXE, SMEP and the second stage's X.
+@pytest.mark.parametrize(
+    ("layout", "raw"), [(PasidEntry, 1 << 133), (PasidEntry, 1 << 134), (SecondStageEntry, 1 << 2)]
+)
+def test_ignored(layout: type[Layout], raw: int) -> None:
+    assert not any(layout.decode(raw).values())
+    assert any(isinstance(field, Ignored) and field.get(raw) for field in vars(layout).values())
+
+
+CAPABILITIES: list[tuple[type[Layout], int, dict[str, int]]] = [
+    (
+        CAP,
+        0x00D2008C222F0606,
+        {
+            "ND": 6,
+            "SAGAW": 0b00110,
+            "MGAW": 47,
+            "FRO": 0x22,
+            "SSLPS": 3,
+            "PSI": 1,
+            "NFR": 0,
+            "MAMV": 18,
+            "DWD": 1,
+            "DRD": 1,
+        },
+    ),
+    (ECAP, 0x0000480080000F42, {"QI": 1, "PT": 1, "IRO": 0xF, "SRS": 1, "SMTS": 1, "SSTS": 1}),
+    (ECAP, 0x0000880000000F42, {"QI": 1, "PT": 1, "IRO": 0xF, "SMTS": 1, "FSTS": 1}),
+    (
+        ECAP,
+        0x0003ED9CA4F00FDE,
+        {"IRO": 0xF, "MHMV": 15, "PSS": 19}
+        | dict.fromkeys(["QI", "DT", "IR", "EIM", "PT", "SC", "NEST", "PRS", "SRS", "EAFS", "PASID", "PDS"], 1)
+        | dict.fromkeys(["SMTS", "SSADS", "SSTS", "FSTS", "SMPWCS", "RPS"], 1),
+    ),
+    (
+        ECAP,
+        0x0003680000F010DB,
+        {"IRO": 0x10, "MHMV": 15}
+        | dict.fromkeys(["C", "QI", "IR", "EIM", "PT", "SC", "SMTS", "SSADS", "SSTS", "SMPWCS", "RPS"], 1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("layout", "word", "fields"), CAPABILITIES)
+def test_capability_words(layout: type[Layout], word: int, fields: dict[str, int]) -> None:
+    decoded = layout.decode(word)
+    assert decoded == dict.fromkeys(decoded, 0) | fields
