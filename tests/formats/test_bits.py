@@ -4,7 +4,7 @@
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iommuctl_vtd.context_entry
@@ -78,6 +78,7 @@ def values_of(layout: type[Layout]) -> st.SearchStrategy[dict[str, int]]:
 
 
 @every_layout
+@settings(deadline=None)
 @given(data=st.data())
 def test_round_trip(layout: type[Layout], data: st.DataObject) -> None:
     values = data.draw(values_of(layout))
@@ -93,6 +94,7 @@ def test_round_trip(layout: type[Layout], data: st.DataObject) -> None:
 
 
 @every_layout
+@settings(deadline=None)
 @given(data=st.data())
 def test_whatever_memory_holds_decodes_or_has_problems(layout: type[Layout], data: st.DataObject) -> None:
     raw = data.draw(st.integers(0, (1 << layout.bits) - 1))

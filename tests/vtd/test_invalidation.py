@@ -2,7 +2,7 @@
 """Descriptors by type, and the two ways in which they write a range."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommuctl_vtd.invalidation import DESCRIPTORS, covering_block, device_tlb_range, device_tlb_span
@@ -42,6 +42,7 @@ def test_covering_block(first: int, last: int, address: int, order: int) -> None
     assert covering_block(first, last) == (address, order)
 
 
+@settings(deadline=None)
 @given(ADDRESSES, ADDRESSES)
 def test_no_smaller_block_covers(one: int, other: int) -> None:
     first, last = sorted((one, other))
@@ -68,6 +69,7 @@ def test_device_tlb_range(address: int, order: int, addr: int, s: int) -> None:
     assert device_tlb_span(addr, s) == (address, address + (0x1000 << order) - 1)
 
 
+@settings(deadline=None)
 @given(ADDRESSES, st.integers(0, 52))
 def test_device_tlb_span_reverses_the_range(address: int, order: int) -> None:
     address &= -(0x1000 << order)

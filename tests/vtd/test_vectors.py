@@ -40,6 +40,7 @@ VECTORS: dict[str, Vector] = {
         {"P": 1, "FPD": 1, "PDTS": 5, "PASIDDIRPTR": 0x123456789000, "RID_PASID": 0x12345},
         (0x0000123456789A03, 0x0000000000012345),
     ),
+    "context with RID_PRIV": (ScalableContextEntry, {"P": 1, "RID_PASID": 1, "RID_PRIV": 1}, (0x1, 0x100001)),
     "PASID directory": (
         PasidDirectoryEntry,
         {"P": 1, "FPD": 1, "SMPTBLPTR": 0x987654321000},
@@ -73,8 +74,14 @@ VECTORS: dict[str, Vector] = {
         {"P": 1, "AW": 2, "PGTT": 4, "DID": 1, "PWSNP": 1},
         (0x0000000000000109, 0x0000000000800001),
     ),
+    "PASID, memory types": (
+        PasidEntry,
+        {"P": 1, "PGTT": 3, "CD": 1, "EMTE": 1, "PAT": 0x12345678},
+        (0x00000000000000C1, 0x1234567806000000),
+    ),
     "second stage, table": (SecondStageEntry, {"R": 1, "W": 1, "ADDR": 0x789AB000}, (0x00000000789AB003,)),
     "second stage, 4K": (SecondStageEntry, {"R": 1, "W": 1, "SNP": 1, "ADDR": 0x789AB000}, (0x00000000789AB803,)),
+    "second stage, memory type": (SecondStageEntry, {"R": 1, "EMT": 6, "IPAT": 1}, (0x71,)),
     "second stage, 2M": (SecondStageEntry, {"R": 1, "PS": 1, "A": 1, "ADDR": 0x80000000}, (0x0000000080000181,)),
     "second stage, 1G": (
         SecondStageEntry,
@@ -91,6 +98,7 @@ VECTORS: dict[str, Vector] = {
         {"P": 1, "RW": 1, "US": 1, "A": 1, "D": 1, "ADDR": 0x789AB000},
         (0x00000000789AB067,),
     ),
+    "first stage, caching": (FirstStageEntry, {"P": 1, "PWT": 1, "PCD": 1, "G": 1}, (0x119,)),
     "first stage, 2M": (
         FirstStageEntry,
         {"P": 1, "US": 1, "A": 1, "PS": 1, "EA": 1, "XD": 1, "ADDR": 0x80000000},
@@ -127,6 +135,7 @@ VECTORS: dict[str, Vector] = {
         (0x00000002000000E5, 0x000000001234567C),
     ),
     "wait, status": (InvalidationWait, {"SW": 1, "STDATA": 2, "STADDR": 0x1234567C}, (0x200000025, 0x1234567C)),
+    "wait, interrupt": (InvalidationWait, {"IF": 1}, (0x15,)),
     "wait, fence": (InvalidationWait, {"FN": 1, "STDATA": 2}, (0x0000000200000045,)),
     "PASID-based IOTLB, PASID": (
         PasidIotlbInvalidate,
@@ -151,6 +160,7 @@ VECTORS: dict[str, Vector] = {
         {"MIP": 0x10, "SID": 0x321, "PASID": 0x12345, "S": 1, "ADDR": 0x2FF000, "PFSID_LO": 5, "PFSID_HI": 0x32},
         (0x0321234503215108, 0x00000000002FF800),
     ),
+    "PASID-based device TLB, all PASIDs": (PasidDeviceTlbInvalidate, {"G": 1}, (0x8, 0x1)),
     "fault of a read": (
         FaultRecord,
         {"FI": 0xDEADB000, "SID": 0x321, "FR": 0x79, "T1": 1, "F": 1},
@@ -161,6 +171,7 @@ VECTORS: dict[str, Vector] = {
         {"FI": 0x7F0000001000, "SID": 0x321, "FR": 0x71, "PP": 1, "PV": 0x12345, "PRIV": 1, "F": 1},
         (0x00007F0000001000, 0x81234571A0000321),
     ),
+    "fault of an atomic operation": (FaultRecord, {"EXE": 1, "T1": 1, "T2": 1, "FR": 1}, (0, 0x4000000150000000)),
     "root table address": (RTADDR, {"TTM": 1, "RTA": 0x1000000}, (0x0000000001000400,)),
     "invalidation queue address": (IQA, {"QS": 1, "DW": 1, "IQA": 0x2000000}, (0x0000000002000801,)),
 }
