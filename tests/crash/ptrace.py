@@ -37,6 +37,7 @@ from types import FrameType, ModuleType, TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 ROOT = Path(__file__).resolve().parents[2]
+_INSIDE = "IOMMUCTL_TESTS_TRACED"  # in the environment of a driver
 
 Mark = Literal["lock", "start"]
 
@@ -224,12 +225,15 @@ class Tracer:
     """A driver process, for as long as the context lasts. `timeout` bounds every single run, in seconds."""
 
     def __init__(self, *, timeout: float = 60) -> None:
+        if _INSIDE in os.environ:
+            raise TracerError("a file that starts a Tracer when it is imported would start one in each driver, forever")
         self._driver = subprocess.Popen(
             # `-m` would import this module a second time, under another name than the functions' files know it by.
             [sys.executable, "-c", f"from {_module_name()} import serve; serve({timeout!r})"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, _INSIDE: "1"},
         )
         assert self._driver.stdin is not None
         assert self._driver.stdout is not None

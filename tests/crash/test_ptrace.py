@@ -188,6 +188,16 @@ def test_a_function_that_the_driver_cannot_find_is_refused(tracer: Tracer) -> No
         tracer.run(inner)
 
 
+def start_another() -> None:
+    with Tracer():
+        pass
+
+
+def test_a_driver_starts_no_driver(tracer: Tracer) -> None:
+    with pytest.raises(TracerError, match="in each driver, forever"):
+        tracer.call(start_another)
+
+
 def test_runs_are_alike(tracer: Tracer, tmp_path: Path) -> None:
     """The number of a call means the same call in each run, or killing at every number would not be complete."""
     seen = {tracer.run(deposit, str(ledger(tmp_path / str(index)))).calls for index in range(10)}
