@@ -85,10 +85,6 @@ class Address(Field):
         super().__init__(msb, lsb, needs=needs)
         self.bias = lsb - lsb % 64
 
-    def beyond(self, width: int) -> int:
-        """Mask of the field's bits that are reserved on hardware whose addresses have `width` bits."""
-        return self.mask & -(1 << self.bias + width)
-
     def _holds(self) -> str:
         low = self.lsb - self.bias
         return f"bits {self.msb}:{self.lsb}, an address of {low + self.width} bits that is a multiple of {1 << low:#x}"

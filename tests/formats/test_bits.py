@@ -173,13 +173,6 @@ def test_get_and_put() -> None:
     assert Example.HIGH_POINTER.put(0x5000) == 0x5000 << 64
 
 
-def test_beyond() -> None:
-    assert Example.POINTER.beyond(48) == 0
-    assert Example.POINTER.beyond(40) == 0xFF00_0000_0000
-    assert Example.POINTER.beyond(8) == Example.POINTER.mask
-    assert Example.HIGH_POINTER.beyond(52) == 0xFFF0_0000_0000_0000 << 64
-
-
 # Declarations
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a second-stage entry of each level means, and what is written for Linux's own tables."""
+"""What a second-stage entry of each level means, and what is written."""
 
 import pytest
 

@@ -232,13 +232,6 @@ def test_reserved(layout: type[Layout], capabilities: frozenset[str], words: tup
     assert mask == words + (ALL,) * (layout.bits // 64 - len(words))
 
 
-def test_addresses_beyond_the_host_address_width() -> None:
-    assert ScalableContextEntry.PASIDDIRPTR.beyond(48) == 0xFFFF000000000000
-    assert ScalableRootEntry.UCTP.beyond(46) == 0xFFFFC000000000000000000000000000
-    assert SecondStageEntry.ADDR.beyond(48) == 0x000F000000000000
-    assert SecondStageEntry.ADDR.beyond(52) == 0
-
-
 # Revision 4 ignores what earlier ones defined for NXE, SMEP and the second stage's X.
 @pytest.mark.parametrize(
     ("layout", "raw"), [(PasidEntry, 1 << 133), (PasidEntry, 1 << 134), (SecondStageEntry, 1 << 2)]
