@@ -5,17 +5,18 @@ An architecture is an object registered in the entry-point group `iommuctl.archi
 with the first three parts; the simulator needs all four.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.formats.bits import Layout
+from iommuctl.formats.memory import Run
 from iommuctl.formats.radix import Format
-from iommuctl.model import Access, Attachment, Binding, Device, Domain, Rid, Slot, Translation
+from iommuctl.model import Access, Attachment, Binding, Device, Domain, Slot, Translation
 from iommuctl.model import Mapping as DomainMapping
 
 if TYPE_CHECKING:
-    from iommuctl.hookspecs import Context, SlotChange
+    from iommuctl.hookspecs import CheckRequest, Context, SlotChange
 
 
 class Unit(Protocol):
@@ -78,9 +79,7 @@ class Driver(Protocol):
     def install(self, change: "SlotChange") -> None:
         """Put a table into a slot, replace it, or take it away, with the invalidations that this requires."""
 
-    def invalidate(
-        self, bindings: Sequence[Binding], devices: Mapping[Rid, Device], span: tuple[int, int] | None, *, leaf: bool
-    ) -> None:
+    def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
         """Tell all caches that page tables changed: input addresses first..last of `span`, or everything."""
 
     def stage1_format(self, name: str) -> Format:
@@ -91,8 +90,11 @@ class Driver(Protocol):
     def domain_root(self, domain: Domain) -> int:
         """Physical address of the domain's root table."""
 
-    def check(self, slots: Mapping[Slot, Attachment | Binding], devices: Sequence[Device]) -> list[str]:
-        """Sentences about where the structures in memory differ from what the slots should hold."""
+    def check(self, request: "CheckRequest") -> list[str]:
+        """Sentences about where the structures in memory differ from what they should hold."""
+
+    def used(self) -> Iterator[Run]:
+        """Every page of table memory that holds a structure, but for the tables of domains."""
 
 
 class Architecture(Protocol):

@@ -68,8 +68,10 @@ class Rows(Protocol):
     def delete(self, kind: str, key: str) -> None:
         """Remove a row; nothing happens when there is none."""
 
-    def scan(self, kind: str, first: str = "", last: str | None = None) -> Iterator[tuple[str, Any]]:
-        """Rows in the order of their keys, from `first` up to and including `last` (default: to the end).
+    def scan(
+        self, kind: str, first: str = "", last: str | None = None, *, limit: int = -1
+    ) -> Iterator[tuple[str, Any]]:
+        """At most `limit` rows in the order of their keys, from `first` up to and including `last` (else to the end).
 
         The rows are read before the first is handed out, so they may be changed meanwhile.
         """
@@ -176,10 +178,11 @@ class DmaRequest(NamedTuple):
 
 
 class CheckRequest(NamedTuple):
-    """Everything that should be in the tables."""
+    """Everything that should be in the tables. `mappings` are ascending, by the ids of the domains."""
 
     devices: Sequence["Device"]
     domains: Sequence["Domain"]
+    mappings: Mapping[int, Sequence["DomainMapping"]]
     slots: Mapping["Slot", "Occupant"]
 
 

@@ -3,6 +3,7 @@
 
 from typing import Literal
 
+from iommuctl.accounts import check_guest_tables, check_pages
 from iommuctl.errors import (
     CannotNest,
     NoRoom,
@@ -129,13 +130,13 @@ class Iommu(Simulation):
                     )
                 if format is not None and format != table.format:
                     raise Usage(f"page table {table.name} has the format {table.format}, not {format}")
-                root, format, pgtable = table.root, table.format, table.name
+                root, kind, name = table.root, table.format, table.name
             else:
                 assert addr is not None
                 check_root(parent, addr)
-                root, format = addr, pgtable_format(operation, format)
+                root, kind, name = addr, pgtable_format(operation, format), None
             attachment_label = old.label if old else None
-            new = Binding(slot, parent, root, format, pgtable, label, old is None, attachment_label)
+            new = Binding(slot, parent, root, kind, name, label, old is None, attachment_label)
             install(operation, SlotChange(slot, old, new))
             return new
 
@@ -228,11 +229,12 @@ class Iommu(Simulation):
         with self._read() as operation:
             if not operation.transaction.meta("backend"):
                 return []
-            books = operation.books
+            books, domains = operation.books, operation.books.domains()
             slots = {occupant.slot: occupant for occupant in books.slots()}
-            request = CheckRequest(operation.call("devices", rid=None), books.domains(), slots)
+            mappings = {domain.id: books.mappings(domain) for domain in domains}
+            request = CheckRequest(operation.call("devices", rid=None), domains, mappings, slots)
             problems: list[str] = operation.call("check", request=request)
-            return problems
+            return [*problems, *check_pages(operation), *check_guest_tables(operation)]
 
 
 def _slot(operation: Operation, device: Device, pasid: int | Literal["auto"] | None) -> Slot:

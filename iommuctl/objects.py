@@ -205,9 +205,10 @@ class Objects(Session):
             found = operation.books.mappings_in(target, iova, last)
             cut = [m for m in found if m.iova < iova or m.iova + m.size - 1 > last]
             if cut or not found:
+                beyond = f"{cut[0].iova:#x}+{cut[0].size:#x} reaches beyond it" if cut else ""
                 raise PartialUnmap(
                     f"{iova:#x}+{size:#x} is not made of whole mappings of {target.name}",
-                    because=f"{cut[0].iova:#x}+{cut[0].size:#x} reaches beyond it" if cut else "nothing is mapped there",
+                    because=beyond or "nothing is mapped there",
                     hint=f"`iommuctl domain show {target.name}` lists its mappings",
                 )
             _unmap(operation, target, found)

@@ -118,9 +118,12 @@ class Session:
         with self._read() as operation:
             if operation.transaction.meta("backend"):
                 return operation.capabilities
-        with tempfile.TemporaryDirectory(prefix="iommuctl-") as folder:
-            with Session(folder, backend=self._wanted) as trial, trial._change() as operation:
-                return operation.capabilities
+        with (
+            tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
+            Session(folder, backend=self._wanted) as trial,
+            trial._change() as operation,
+        ):
+            return operation.capabilities
 
     def setup(
         self,

@@ -64,7 +64,7 @@ class Simulation(PageTables):
             operation.transaction.overlay.write(pa, data)
 
     def describe(self) -> dict[str, Any]:
-        """The machine: `arch`, `memory` {file, base, size, tables}, `registers` {name: value}, `caches` {name: entries}.
+        """The machine: `arch`, `memory` {file, base, size, tables}, `registers` {name: value}, `caches` {name: count}.
 
         The first use of a folder makes one.
         """

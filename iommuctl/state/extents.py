@@ -65,6 +65,11 @@ class Extents:
         """Forget the pool."""
         self._execute("DELETE FROM extent WHERE pool = ?", (self._pool,))
 
+    def free_runs(self) -> list[Run]:
+        """All free extents, ascending."""
+        query = "SELECT address, pages FROM extent WHERE pool = ? ORDER BY address"
+        return [Run(*row) for row in self._execute(query, (self._pool,))]
+
     def _best_fit(self, pages: int) -> Run | None:
         return self._fetch("pages >= ? ORDER BY pages, address", pages)
 

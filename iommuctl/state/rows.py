@@ -24,12 +24,14 @@ class SqlRows:
     def delete(self, kind: str, key: str) -> None:
         self._execute("DELETE FROM backend_row WHERE kind = ? AND key = ?", (kind, key))
 
-    def scan(self, kind: str, first: str = "", last: str | None = None) -> Iterator[tuple[str, Any]]:
+    def scan(
+        self, kind: str, first: str = "", last: str | None = None, *, limit: int = -1
+    ) -> Iterator[tuple[str, Any]]:
         query = "SELECT key, value FROM backend_row WHERE kind = ? AND key >= ?"
         found = (
-            self._execute(query + " ORDER BY key", (kind, first))
+            self._execute(query + " ORDER BY key LIMIT ?", (kind, first, limit))
             if last is None
-            else self._execute(query + " AND key <= ? ORDER BY key", (kind, first, last))
+            else self._execute(query + " AND key <= ? ORDER BY key LIMIT ?", (kind, first, last, limit))
         )
         return iter([(key, json.loads(text)) for key, text in found])
 

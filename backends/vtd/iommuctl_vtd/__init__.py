@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intel VT-d: the structures, page-table formats, driver side and hardware side of scalable mode.
+
+One file for each hardware structure; `driver`, `walk` and `unit` put them to work.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from iommuctl.architecture import Driver, Unit
+    from iommuctl.formats.bits import Layout
+    from iommuctl.hookspecs import Context
+
+
+class VtdArchitecture:
+    """The entry point `iommuctl.architectures: vtd`. Its parts are imported when they are asked for."""
+
+    name = "vtd"
+
+    @property
+    def structures(self) -> "Mapping[str, type[Layout]]":
+        from iommuctl_vtd.structures import STRUCTURES
+
+        return STRUCTURES
+
+    def unit(self, context: "Context") -> "Unit":
+        from iommuctl_vtd.unit import Unit
+
+        return Unit(context)
+
+    def reset_unit(self, context: "Context", options: "Mapping[str, str]") -> None:
+        from iommuctl_vtd.unit import Unit
+
+        Unit.reset(context, options)
+
+    def driver(self, context: "Context", unit: "Unit") -> "Driver":
+        from iommuctl_vtd.driver import Driver
+
+        return Driver(context, unit)
+
+
+ARCHITECTURE = VtdArchitecture()

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver's hands on the tables between the root and the PASID entries, with Present always written last."""
+
+from collections.abc import Iterator
+
+from iommuctl.errors import DamagedTable
+from iommuctl.formats.memory import PAGE, Run, TableMemory, read_word, write_word
+from iommuctl.model import Device, Rid
+from iommuctl_vtd.context_entry import ScalableContextEntry
+from iommuctl_vtd.pasid_entry import PasidDirectoryEntry, PasidEntry
+from iommuctl_vtd.root_entry import ScalableRootEntry
+
+CONTEXT_SIZE = ScalableContextEntry.bits // 8
+PASID_SIZE = PasidEntry.bits // 8
+
+
+class Tables:
+    """The tables under one root table."""
+
+    def __init__(self, memory: TableMemory, root: int) -> None:
+        self._memory = memory
+        self._root = root
+
+    # Context entries
+
+    def context_address(self, rid: Rid) -> int | None:
+        """Where a device's context entry lies; None without a context table."""
+        half = read_word(self._memory, self._half(rid))
+        return None if not half & 1 else (half & -PAGE) + CONTEXT_SIZE * (rid.source_id & 0x7F)
+
+    def context(self, rid: Rid) -> int:
+        """The context entry of a device; 0 without a context table."""
+        address = self.context_address(rid)
+        return 0 if address is None else int.from_bytes(self._memory.read(address, CONTEXT_SIZE), "little")
+
+    def add_context(self, device: Device) -> None:
+        """A context entry with an empty PASID directory."""
+        address = self.context_address(device.rid)
+        if address is None:
+            table = self._zeroed(1)
+            half = ScalableRootEntry.encode(LP=1, LCTP=table)
+            write_word(self._memory, self._half(device.rid), half)
+            address = table + CONTEXT_SIZE * (device.rid.source_id & 0x7F)
+        size = max(0, device.pasid_bits - 13)
+        directory = self._zeroed(directory_pages(size))
+        self._write_entry(address, ScalableContextEntry.to_bytes(context_entry(device, directory)))
+
+    def clear_context(self, rid: Rid) -> None:
+        """Take Present away; what the entry points to stays until the caches have been told."""
+        address = self.context_address(rid)
+        assert address is not None
+        write_word(self._memory, address, 0)
+
+    def free_context(self, rid: Rid, entry: int) -> None:
+        """Zero the rest of the entry and give its tables back."""
+        address = self.context_address(rid)
+        assert address is not None
+        self._memory.write(address + 8, bytes(CONTEXT_SIZE - 8))
+        for run in self.directory_runs(entry):
+            self._memory.free(run)
+
+    # PASID entries
+
+    def pasid_address(self, rid: Rid, pasid: int) -> int | None:
+        """Where a PASID entry lies; None without a PASID table."""
+        pointer = read_word(self._memory, self.directory_address(rid, pasid))
+        return None if not pointer & 1 else (pointer & -PAGE) + PASID_SIZE * (pasid & 0x3F)
+
+    def directory_address(self, rid: Rid, pasid: int) -> int:
+        """Where the PASID directory entry for a PASID lies. Raises DamagedTable without a context entry."""
+        context = self.context(rid)
+        if not ScalableContextEntry.P.get(context):
+            raise DamagedTable(f"the context entry of {rid} is not present", hint="`iommuctl check` looks for more")
+        return ScalableContextEntry.PASIDDIRPTR.get(context) + 8 * (pasid >> 6)
+
+    def pasid_entry(self, rid: Rid, pasid: int) -> int:
+        """The PASID entry; 0 without a PASID table."""
+        address = self.pasid_address(rid, pasid)
+        return 0 if address is None else int.from_bytes(self._memory.read(address, PASID_SIZE), "little")
+
+    def add_pasid(self, rid: Rid, pasid: int, entry: int) -> None:
+        """Fill a PASID entry that was empty."""
+        address = self.pasid_address(rid, pasid)
+        if address is None:
+            table = self._zeroed(1)
+            pointer = PasidDirectoryEntry.encode(P=1, SMPTBLPTR=table)
+            write_word(self._memory, self.directory_address(rid, pasid), pointer)
+            address = table + PASID_SIZE * (pasid & 0x3F)
+        self._write_entry(address, PasidEntry.to_bytes(entry))
+
+    def clear_pasid(self, rid: Rid, pasid: int) -> None:
+        """Take Present away; the rest stays until the caches have been told."""
+        address = self.pasid_address(rid, pasid)
+        assert address is not None
+        write_word(self._memory, address, read_word(self._memory, address) & ~PasidEntry.P.mask)
+
+    def zero_pasid(self, rid: Rid, pasid: int) -> None:
+        """Zero an entry that is not present."""
+        address = self.pasid_address(rid, pasid)
+        assert address is not None
+        self._memory.write(address, bytes(PASID_SIZE))
+
+    def swap_pasid(self, rid: Rid, pasid: int, entry: int) -> Run:
+        """Replace a present entry without a moment in between: in a copy of its table, which one store brings in.
+
+        An entry has more words than one store can change. Returns the old table.
+        """
+        directory = self.directory_address(rid, pasid)
+        old = read_word(self._memory, directory) & -PAGE
+        table = self._memory.allocate_run(1)
+        content = bytearray(self._memory.read(old, PAGE))
+        offset = PASID_SIZE * (pasid & 0x3F)
+        content[offset : offset + PASID_SIZE] = PasidEntry.to_bytes(entry)
+        self._memory.write(table, bytes(content))
+        write_word(self._memory, directory, PasidDirectoryEntry.encode(P=1, SMPTBLPTR=table))
+        return Run(old, 1)
+
+    def present_pasids(self, rid: Rid) -> Iterator[tuple[int, int]]:
+        """Every PASID entry of a device that is present, as (PASID, entry)."""
+        for index, table in self._pasid_tables(self.context(rid)):
+            data = self._memory.read(table, PAGE)
+            for offset in range(0, PAGE, PASID_SIZE):
+                if data[offset] & 1:
+                    entry = int.from_bytes(data[offset : offset + PASID_SIZE], "little")
+                    yield index << 6 | offset // PASID_SIZE, entry
+
+    # Pages
+
+    def directory_runs(self, context: int) -> Iterator[Run]:
+        """The pages of a context entry's PASID tables and directory."""
+        for _, table in self._pasid_tables(context):
+            yield Run(table, 1)
+        pages = directory_pages(ScalableContextEntry.PDTS.get(context))
+        yield Run(ScalableContextEntry.PASIDDIRPTR.get(context), pages)
+
+    def context_table_runs(self) -> Iterator[Run]:
+        """The pages of the root table and of all context tables."""
+        yield Run(self._root, 1)
+        table = self._memory.read(self._root, PAGE)
+        for offset in range(0, PAGE, 8):
+            half = int.from_bytes(table[offset : offset + 8], "little")
+            if half & 1:
+                yield Run(half & -PAGE, 1)
+
+    def present_devices(self) -> Iterator[Rid]:
+        """Every RID whose context entry is present."""
+        root = self._memory.read(self._root, PAGE)
+        for index in range(PAGE // 8):
+            half = int.from_bytes(root[8 * index : 8 * index + 8], "little")
+            if not half & 1:
+                continue
+            table = self._memory.read(half & -PAGE, PAGE)
+            for number in range(PAGE // CONTEXT_SIZE):
+                if table[CONTEXT_SIZE * number] & 1:
+                    device = (index & 1) << 7 | number
+                    yield Rid(0, index >> 1, device >> 3, device & 7)
+
+    def _pasid_tables(self, context: int) -> Iterator[tuple[int, int]]:
+        size = 1 << ScalableContextEntry.PDTS.get(context) + 7
+        directory = self._memory.read(ScalableContextEntry.PASIDDIRPTR.get(context), 8 * size)
+        for index in range(size):
+            pointer = int.from_bytes(directory[8 * index : 8 * index + 8], "little")
+            if pointer & 1:
+                yield index, pointer & -PAGE
+
+    def _half(self, rid: Rid) -> int:
+        """Where the half of the root entry lies that has a device's context table."""
+        return self._root + 16 * rid.bus + (8 if rid.source_id & 0x80 else 0)
+
+    def _write_entry(self, address: int, data: bytes) -> None:
+        self._memory.write(address + 8, data[8:])
+        self._memory.write(address, data[:8])
+
+    def _zeroed(self, pages: int) -> int:
+        address = self._memory.allocate_run(pages)
+        self._memory.write(address, bytes(pages * PAGE))
+        return address
+
+
+def directory_pages(pdts: int) -> int:
+    """Pages of a PASID directory of 2**(pdts + 7) entries."""
+    return max(1, (8 << pdts + 7) // PAGE)
+
+
+def context_entry(device: Device, directory: int) -> int:
+    """The context entry of a device. Requests without PASID use PASID 0, as Linux has it."""
+    return ScalableContextEntry.encode(
+        P=1,
+        DTE=device.ats,
+        PASIDE=device.pasid_bits > 0,
+        PRE=device.pri,
+        PDTS=max(0, device.pasid_bits - 13),
+        PASIDDIRPTR=directory,
+    )
