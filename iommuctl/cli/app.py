@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: which module has which command, and one run from arguments to exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from io import TextIOWrapper
+
+import typer
+
+from iommuctl.cli import failure
+from iommuctl.cli.command import VERSION, AnyCommand, Entry, Group, entries_of, noun
+from iommuctl.cli.session import Session
+from iommuctl.errors import IommuError
+
+# The summaries stand here, too, so that the help imports none of the modules; a test compares them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "device": ("device", "Devices: what uses I/O page tables"),
+    "domain": ("domain", "Domains: kernel-managed I/O page tables"),
+    "memory": ("memory", "Named memory, for mappings"),
+    "pgtable": ("pgtable", "Page tables: user-managed stage 1, built in guest memory"),
+    "attach": ("slots", "Attach a domain to a device or to one of its PASIDs"),
+    "detach": ("slots", "Detach a domain from a device or from one of its PASIDs"),
+    "bind-pgtable": ("slots", "Bind a page table to a slot, nested on its parent domain"),
+    "unbind-pgtable": ("slots", "Take a page table out of a slot, which goes back to what it was"),
+    "invalidate": ("slots", "Tell the caches that a bound page table changed"),
+    "topology": ("topology", "Show who is attached to what"),
+    "translate": ("translate", "Walk the tables: where would this address go?"),
+    "table": ("table", "Hardware structures, and tables entry by entry"),
+    "check": ("check", "Compare the tables with what they should hold"),
+    "batch": ("batch", "Run many commands in one process"),
+    "backend": ("backend", "Backends: what can drive an IOMMU here"),
+    "sim": ("sim", "The simulated machine: DMA at will, memory, registers"),
+    "demo": ("demo", "See it work on a simulated machine"),
+}
+
+HELP = """Look at and change Linux I/O page tables.
+
+A device uses an I/O page table, found by its RID, or by its RID and a PASID. A domain is one that the kernel manages;
+a page table (pgtable) is one that its user manages, nested on a parent domain. Both are installed in slots:
+(RID) or (RID, PASID)."""
+
+EXAMPLES = """
+iommuctl demo
+iommuctl device add 0000:00:01.0 --ats --pasid-bits 16
+iommuctl domain create domain1
+iommuctl domain map domain1 --iova 0 --size 1G --pa 0x40000000
+iommuctl attach domain1 0000:00:01.0
+iommuctl topology
+iommuctl translate 0000:00:01.0 0x1000
+"""
+
+
+def load(name: str) -> AnyCommand:
+    """The command or noun of that name; imports its module and no other."""
+    app: typer.Typer = import_module(f"iommuctl.cli.{COMMANDS[name][0]}").app
+    entries = entries_of(app)
+    return entries[name].build() if name in entries else noun(name, app)
+
+
+def root() -> Group:
+    """The command line as a whole."""
+
+    def loader(name: str) -> Callable[[], AnyCommand]:
+        return lambda: load(name)
+
+    entries = {name: Entry(summary, loader(name)) for name, (_, summary) in COMMANDS.items()}
+    group = Group("iommuctl", entries, help_text=HELP, examples=EXAMPLES)
+    group.params.append(VERSION)
+    return group
+
+
+def execute(session: Session, arguments: list[str]) -> int:
+    """Carry out one command line. Raises IommuError; returns the exit code."""
+    color = {"always": True, "never": False}.get(session.color)
+    try:
+        with root().make_context("iommuctl", list(arguments), obj=session, color=color, max_content_width=100) as ctx:
+            ctx.command.invoke(ctx)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except typer.TyperException as error:
+        raise failure.from_typer(error) from error
+    return 0
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out one command line and say what went wrong. Returns the exit code."""
+    # A closed stdout is None.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    session = Session()
+    try:
+        try:
+            code = execute(session, arguments)
+        finally:
+            session.close()
+        sys.stdout.flush()
+    except IommuError as error:
+        failed = error
+    except BrokenPipeError:
+        failure.mute_stdout()
+        return failure.BROKEN_PIPE
+    except OSError as error:
+        failed = failure.from_os(error)
+    except KeyboardInterrupt:
+        return failure.INTERRUPTED
+    else:
+        return code
+    return failure.report(failed, as_json=session.json or failure.wants_json(arguments), color=session.color)

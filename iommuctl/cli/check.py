@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`iommuctl check`: do the tables in memory hold what the rows say?"""
+
+import typer
+
+from iommuctl.cli.command import module_app
+from iommuctl.cli.session import session_of
+
+EXAMPLES = """
+iommuctl check && echo consistent
+iommuctl check -j | jq -r '.problems[]'
+"""
+
+app = module_app("Compare the tables with what they should hold.", EXAMPLES)
+
+
+@app.command("check")
+def check(ctx: typer.Context) -> None:
+    """Compare the tables with what they should hold.
+
+    Reads every table in memory. Exits 1 when something disagrees.
+    """
+    session = session_of(ctx)
+    problems = session.iommu.check()
+    if session.json:
+        session.document({"ok": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            session.out.line(("bad", "problem: "), ("", problem))
+        if not problems and not session.quiet:
+            session.out.line(("good", "ok"), ("", ": the tables hold what they should"))
+    if problems:
+        raise typer.Exit(1)

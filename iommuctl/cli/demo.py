@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`iommuctl demo`: the reference topology on a simulated machine, and what one can see there.
+
+Every step is a function that does something and returns what happened; what is printed comes from there.
+"""
+
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from iommuctl.cli.command import module_app
+from iommuctl.cli.render import Column, Output
+from iommuctl.cli.session import session_of
+from iommuctl.cli.topology import document, tree_by_domain
+from iommuctl.cli.translate import fault_sentence, show_end, show_steps
+from iommuctl.model import Binding, Command, DmaResult, Slot, Translation
+
+if TYPE_CHECKING:
+    from iommuctl.iommu import Iommu
+
+EXAMPLES = """
+iommuctl demo
+"""
+
+RID1, RID2 = "0000:00:01.0", "0000:00:02.0"
+X, Y, A, B, C = 1, 2, 3, 4, 5
+"""The PASIDs of the reference topology: two virtual machines, and three processes of their guests."""
+
+MEMORY = {"host": 1 << 20, "vm1": 16 << 20, "vm2": 16 << 20}
+HOST_IOVA = 0x100000
+GUEST_BUFFER = 0x200000
+"""A GPA that a device reaches by itself; the guests' processes have their buffers above it."""
+POOLS = 0x800000
+SVA_IOVA = 0x7F00_0000_0000
+
+app = module_app("See it work on a simulated machine.", EXAMPLES)
+
+
+class Landing(NamedTuple):
+    """A DMA of one slot, and in which memory it ended."""
+
+    slot: Slot
+    iova: int
+    result: DmaResult
+    memory: str
+    offset: int
+
+
+class Removal(NamedTuple):
+    """A mapping that was taken away: a DMA before the caches were told, the commands, a DMA after."""
+
+    slot: Slot
+    iova: int
+    before: DmaResult
+    commands: tuple[Command, ...]
+    after: DmaResult
+
+
+@app.command("demo")
+def demo(ctx: typer.Context) -> None:
+    """See it work on a simulated machine.
+
+    Builds two devices, three domains and four page tables of guests in a throw-away folder, has every slot do a DMA,
+    and explains one. Nothing of yours is touched.
+    """
+    from iommuctl.iommu import Iommu
+
+    session = session_of(ctx)
+    with tempfile.TemporaryDirectory(prefix="iommuctl-demo-") as folder, Iommu(folder, backend="sim") as iommu:
+        build(iommu)
+        landings = one_dma_per_slot(iommu)
+        walk = iommu.translate(RID1, SVA_IOVA, pasid=A, access="w")
+        removal = take_away(iommu)
+        refused = iommu.dma(RID2, HOST_IOVA + (1 << 40), data=b"nobody home")
+        if session.json:
+            session.document(_document(iommu, landings, walk, removal, refused))
+            return
+        out = session.out
+        for number, (title, show) in enumerate(
+            {
+                "Who uses which table: the reference topology": lambda: out.tree(
+                    tree_by_domain(iommu.domains(), iommu.devices(), iommu.slots())
+                ),
+                "One DMA from every slot, and where it landed": lambda: _show_landings(out, landings),
+                "A guest's process, through two stages of tables, entry by entry": lambda: _show_walk(out, walk),
+                "A mapping is taken away, and the caches are told, or not": lambda: _show_removal(out, removal),
+                "An address that nothing maps": lambda: _show_refused(out, refused),
+            }.items(),
+            1,
+        ):
+            _section(out, number, title, show)
+
+
+def build(iommu: "Iommu") -> None:
+    """The reference topology: the host, two virtual machines, and processes of their guests, on two devices."""
+    memories = {name: iommu.memory_create(name, size) for name, size in MEMORY.items()}
+    for rid in (RID1, RID2):
+        iommu.device_add(rid, ats=True, pasid_bits=16)
+    iommu.domain_create("domain1", label="the host's own DMA")
+    iommu.domain_create("domain2", nest_parent=True, label="vm1's memory")
+    iommu.domain_create("domain3", nest_parent=True, label="vm2's memory")
+    iommu.map("domain1", iova=HOST_IOVA, size=memories["host"].size, memory="host")
+    iommu.map("domain2", iova=0, size=memories["vm1"].size, memory="vm1")
+    iommu.map("domain3", iova=0, size=memories["vm2"].size, memory="vm2")
+    iommu.attach("domain1", RID1)
+    iommu.attach("domain2", RID1, pasid=X, label="vm1")
+    iommu.attach("domain3", RID1, pasid=Y, label="vm2")
+    iommu.attach("domain3", RID2, label="vm2")
+    processes = [("a1", "vm1", RID1, A), ("b1", "vm1", RID1, B), ("c1", "vm2", RID1, C), ("a2", "vm2", RID2, A)]
+    for number, (name, guest, rid, pasid) in enumerate(processes):
+        parent = {"vm1": "domain2", "vm2": "domain3"}[guest]
+        iommu.pgtable_create(name, parent=parent, pool=POOLS + number * 0x40000, pool_size=0x40000)
+        iommu.pgtable_map(name, iova=SVA_IOVA, size=0x10000, gpa=GUEST_BUFFER + (number + 1) * 0x100000)
+        iommu.bind_pgtable(parent, rid, pgtable=name, pasid=pasid, label=f"a process of {guest}")
+
+
+def one_dma_per_slot(iommu: "Iommu") -> list[Landing]:
+    """Every slot writes once; the addresses are the same wherever the kind of table is the same."""
+    landings = []
+    for held in iommu.slots():
+        plain = HOST_IOVA if held.domain.name == "domain1" else GUEST_BUFFER
+        iova = SVA_IOVA if isinstance(held, Binding) else plain
+        result = iommu.dma(held.slot.rid, iova, pasid=held.slot.pasid, data=f"DMA of {held.slot}".encode())
+        memory, offset = _place(iommu, result)
+        landings.append(Landing(held.slot, iova, result, memory, offset))
+    return landings
+
+
+def take_away(iommu: "Iommu") -> Removal:
+    """Unmap in a guest's page table. A page table is the user's: nobody tells the caches but the user."""
+    iommu.pgtable_unmap("a1", iova=SVA_IOVA, size=0x10000)
+    before = iommu.dma(RID1, SVA_IOVA, pasid=A, size=8)
+    iommu.invalidate("domain2", device=RID1, pasid=A, iova=SVA_IOVA, size=0x10000)
+    commands = iommu.last.commands
+    slot = next(held.slot for held in iommu.slots(rid=RID1) if held.slot.pasid == A)
+    return Removal(slot, SVA_IOVA, before, commands, iommu.dma(RID1, SVA_IOVA, pasid=A, size=8))
+
+
+def _place(iommu: "Iommu", result: DmaResult) -> tuple[str, int]:
+    for memory in iommu.memories():
+        if result.pieces and memory.pa <= result.pieces[0].pa < memory.pa + memory.size:
+            return memory.name, result.pieces[0].pa - memory.pa
+    return "", 0
+
+
+def _section(out: Output, number: int, title: str, show: Callable[[], None]) -> None:
+    if number > 1:
+        out.line()
+    out.line(("key", f"{number}. {title}"))
+    out.line()
+    show()
+
+
+def _show_landings(out: Output, landings: list[Landing]) -> None:
+    out.table(
+        [Column("SLOT", "rid"), Column("IOVA"), Column("PA", "address"), Column("MEMORY", "name")],
+        [
+            [
+                str(landing.slot),
+                f"{landing.iova:#x}",
+                f"{landing.result.pieces[0].pa:#x}" if landing.result.pieces else "fault",
+                f"{landing.memory}+{landing.offset:#x}",
+            ]
+            for landing in landings
+        ],
+    )
+    places = {(landing.memory, landing.offset) for landing in landings}
+    addresses = {landing.iova for landing in landings}
+    out.line(("dim", f"{len(addresses)} different input addresses, {len(places)} different places."))
+
+
+def _show_walk(out: Output, walk: Translation) -> None:
+    out.line(("rid", str(walk.slot)), ("", f"  IOVA {walk.iova:#x}  w"))
+    show_steps(out, walk.steps)
+    show_end(out, walk)
+
+
+def _show_removal(out: Output, removal: Removal) -> None:
+    out.line(("rid", str(removal.slot)), ("", f"  IOVA {removal.iova:#x} is not in the page table any more."))
+    _show_answer(out, "The caches do not know: ", removal.before)
+    for command in removal.commands:
+        fields = " ".join(f"{name}={value:#x}" for name, value in command.fields.items() if value)
+        out.line(("", "  invalidate  "), ("name", command.name), ("", f"  {fields}"))
+    _show_answer(out, "Now they do: ", removal.after)
+
+
+def _show_refused(out: Output, refused: DmaResult) -> None:
+    _show_answer(out, "A write by the second device: ", refused)
+
+
+def _show_answer(out: Output, what: str, result: DmaResult) -> None:
+    if result.fault:
+        out.line(("", what), ("bad", "fault "), ("", fault_sentence(result.fault)))
+    else:
+        stale = ", stale: the tables say no such thing" if result.stale else ""
+        out.line(("", what), ("", f"the DMA goes to {result.pieces[0].pa:#x}"), ("bad", stale))
+
+
+def _dma(result: DmaResult) -> dict[str, Any]:
+    pieces = [{"iova": f"{piece.iova:#x}", "pa": f"{piece.pa:#x}", "size": piece.size} for piece in result.pieces]
+    return {"ok": result.fault is None, "pieces": pieces, "stale": result.stale, "fault": result.fault}
+
+
+def _document(
+    iommu: "Iommu", landings: list[Landing], walk: Translation, removal: Removal, refused: DmaResult
+) -> dict[str, Any]:
+    from iommuctl.cli.translate import document as translation
+
+    return {
+        "topology": document(iommu),
+        "dma": [
+            {
+                "rid": landing.slot.rid,
+                "pasid": landing.slot.pasid,
+                "memory": landing.memory,
+                "offset": landing.offset,
+                **_dma(landing.result),
+            }
+            for landing in landings
+        ],
+        "walk": translation(walk),
+        "without_invalidation": _dma(removal.before),
+        "commands": removal.commands,
+        "with_invalidation": _dma(removal.after),
+        "unmapped": _dma(refused),
+    }

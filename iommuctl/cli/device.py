@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`iommuctl device`: what uses I/O page tables."""
+
+from typing import Annotated
+
+import typer
+
+from iommuctl.cli import numbers, topology
+from iommuctl.cli.command import module_app
+from iommuctl.cli.params import Brief, Force, RidText
+from iommuctl.cli.render import Column
+from iommuctl.cli.session import session_of
+from iommuctl.model import Device
+
+EXAMPLES = """
+# a device of the simulated machine, with ATS and 16 bits of PASIDs
+iommuctl device add 0000:00:01.0 --ats --pasid-bits 16
+iommuctl device list
+# what it can do, and what each of its slots holds
+iommuctl device show 0000:00:01.0
+iommuctl device remove 0000:00:01.0 --force
+"""
+
+app = module_app("Devices: what uses I/O page tables.", EXAMPLES)
+
+
+@app.command("add")
+def add(
+    ctx: typer.Context,
+    rid: RidText,
+    ats: Annotated[bool, typer.Option("--ats", help="It has ATS: it caches translations itself.")] = False,
+    pri: Annotated[bool, typer.Option("--pri", help="It has PRI: it can ask for pages.")] = False,
+    pasid_bits: Annotated[
+        int, typer.Option("--pasid-bits", metavar="N", parser=numbers.number, help="Width of its PASIDs; 0 is none.")
+    ] = 0,
+) -> None:
+    """Add a device to the simulated machine."""
+    session = session_of(ctx)
+    device = session.iommu.device_add(rid, ats=ats, pri=pri, pasid_bits=pasid_bits)
+    session.changed(f"{device.rid}: added, {_abilities(device)}", device)
+
+
+@app.command("remove")
+def remove(ctx: typer.Context, rid: RidText, force: Force = False) -> None:
+    """Remove a device from the simulated machine."""
+    session = session_of(ctx)
+    device = session.iommu.device(rid)
+    session.iommu.device_remove(device.rid, force=force)
+    session.changed(f"{device.rid}: removed", device)
+
+
+@app.command("list")
+def list_(ctx: typer.Context, brief: Brief = False) -> None:
+    """List the devices."""
+    session = session_of(ctx)
+    devices = session.iommu.devices()
+    if session.json:
+        session.document({"devices": devices})
+    elif brief:
+        session.out.lines(str(device.rid) for device in devices)
+    else:
+        session.out.table(
+            [Column("RID", "rid"), Column("ATS"), Column("PRI"), Column("PASID BITS")],
+            [[str(device.rid), _yes(device.ats), _yes(device.pri), str(device.pasid_bits)] for device in devices],
+            empty="no devices",
+        )
+
+
+@app.command("show")
+def show(ctx: typer.Context, rid: RidText) -> None:
+    """Show a device and what its slots hold."""
+    session = session_of(ctx)
+    device = session.iommu.device(rid)
+    slots = session.iommu.slots(rid=device.rid)
+    if session.json:
+        from iommuctl.cli import jsonout
+
+        session.document({**jsonout.device(device), "slots": [jsonout.slot(slot, of_device=True) for slot in slots]})
+        return
+    session.out.line(("rid", str(device.rid)), ("", f"  {_abilities(device)}"))
+    session.out.tree(topology.slots_of_device(slots))
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _abilities(device: Device) -> str:
+    words = [f"ATS {_yes(device.ats)}", f"PRI {_yes(device.pri)}"]
+    return ", ".join([*words, f"{device.pasid_bits} PASID bits" if device.pasid_bits else "no PASIDs"])

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors as the user sees them: text or JSON on stderr, and the exit code."""
+
+import errno
+import os
+import re
+import sys
+from typing import Any
+
+import typer
+
+from iommuctl.cli.render import safe, wants_color
+from iommuctl.errors import IommuError, NoRoom, PermissionRefused, Usage
+
+BROKEN_PIPE = 141
+"""What a shell reports for a program that SIGPIPE ended."""
+INTERRUPTED = 130
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GUESS = re.compile(r"\.? Did you mean (.*)\?$")
+
+
+class SystemFailed(IommuError):
+    """The operating system could not do what was asked: a path that cannot be, an I/O error (exit 5)."""
+
+    id = "system"
+    exit = 5
+
+
+def from_os(error: OSError) -> IommuError:
+    """An error of the operating system as one of ours."""
+    place = f"{error.filename}: " if error.filename else ""
+    what = f"{place}{error.strerror or error}"
+    if error.errno in _REFUSED:
+        return PermissionRefused(what, because="the operating system does not let this user do it")
+    if error.errno in _FULL:
+        return NoRoom(what)
+    return SystemFailed(what)
+
+
+def from_typer(error: typer.TyperException) -> IommuError:
+    """A command line that does not parse, with what is near to it as the hint."""
+    message = error.format_message().rstrip()
+    context = getattr(error, "ctx", None)
+    hints = []
+    if near := getattr(error, "possibilities", None):
+        message = str(error)
+        hints.append(f"did you mean {' or '.join(near)}?")
+    elif guess := _GUESS.search(message):
+        message = message[: guess.start()]
+        hints.append(f"did you mean {guess[1]}?".replace("'", ""))
+    message = re.sub(r"\n\t| *\n *", " ", message).rstrip(".")
+    if context is not None:
+        hints.append(f"see `{context.command_path} --help`")
+    return Usage(message[:1].lower() + message[1:], hint="; ".join(hints))
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether -j was given, for a command line that could not be parsed."""
+    plain = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "-j" in plain or "--json" in plain
+
+
+def report(error: IommuError, *, as_json: bool, color: str = "auto") -> int:
+    """Print an error and return its exit code."""
+    if as_json:
+        import json
+
+        described = {
+            "id": error.id,
+            "what": error.what,
+            "because": error.because,
+            "hint": error.hint,
+            "exit": error.exit,
+        }
+        print(json.dumps({"schema": 1, "error": described}), file=sys.stderr)
+        return error.exit
+    style: dict[str, Any] = {"fg": "red", "bold": True} if wants_color(color, sys.stderr) else {}
+    head = f"error[{error.id}]:"
+    print(typer.style(head, **style) if style else head, safe(error.what), file=sys.stderr)
+    for name, text in (("because", error.because), ("hint", error.hint)):
+        if text:
+            name_shown = typer.style(f"{name}:", bold=True) if style else f"{name}:"
+            print(name_shown, safe(text), file=sys.stderr)
+    return error.exit
+
+
+def mute_stdout() -> None:
+    """Nobody reads stdout any more: what Python still wants to flush at exit goes nowhere."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding the raw bits of a hardware structure, as someone has them from a dump or a log."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from iommuctl.errors import BackendUnavailable, BadNumber, BadStructure, NoSuchStructure
+from iommuctl.formats.bits import Layout
+
+_HEX = re.compile(r"(0[xX])?([0-9a-fA-F]+)", re.ASCII)
+_WORD_DIGITS = 16
+
+
+class DecodedField(NamedTuple):
+    """A field with its place, its value and what the value means, where that has a name."""
+
+    name: str
+    msb: int
+    lsb: int
+    value: int
+    meaning: str
+    needs: str | None
+
+
+class Decoded(NamedTuple):
+    """A structure, field by field, and sentences about what is wrong with it."""
+
+    structure: str
+    words: tuple[int, ...]
+    fields: tuple[DecodedField, ...]
+    problems: tuple[str, ...]
+
+
+def find(name: str) -> type[Layout]:
+    """The structure of that full name, `vtd.pasid-entry`. Raises NoSuchStructure."""
+    from iommuctl import plugins
+
+    try:
+        known = plugins.architecture(name.partition(".")[0]).structures
+    except BackendUnavailable:
+        known = {}
+    if name in known:
+        return known[name]
+    everything = plugins.structures()
+    if name in everything:
+        return everything[name]
+    short = [full for full in everything if full.partition(".")[2] == name]
+    near = short or get_close_matches(name, everything)
+    raise NoSuchStructure(
+        f"there is no structure {name[:60]!r}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "`iommuctl table list` names them all",
+    )
+
+
+def summary(layout: type[Layout]) -> str:
+    """What the structure is and where it is specified: the first paragraph of its docstring, on one line."""
+    return " ".join((layout.__doc__ or "").strip().partition("\n\n")[0].split())
+
+
+def decode(layout: type[Layout], raw: int) -> Decoded:
+    """Every field of a structure, whatever its reserved bits hold."""
+    fields = [
+        DecodedField(
+            field.name, field.msb, field.lsb, field.get(raw), field.values.get(field.get(raw), ""), field.needs
+        )
+        for field in layout.fields
+    ]
+    return Decoded(layout.name, layout.to_words(raw), tuple(fields), tuple(layout.problems(raw)))
+
+
+def parse(layout: type[Layout], texts: Sequence[str]) -> int:
+    """The structure that was written in hexadecimal, in one of three ways.
+
+    Words of 64 bits, lowest first, those that are missing at the end being zero. One number of more than 16 digits
+    after 0x: the whole structure. Exactly the structure's bytes without 0x: as they lie in memory.
+    Raises BadNumber and BadStructure.
+    """
+    parts = [_split(text) for text in texts]
+    size = layout.bits // 8
+    prefix, digits = parts[0]
+    if len(parts) == 1 and not prefix and len(digits) == 2 * size:
+        return int.from_bytes(bytes.fromhex(digits), "little")
+    if len(parts) == 1 and prefix and len(digits) > _WORD_DIGITS:
+        raw = int(digits, 16)
+    else:
+        raw = layout.from_words(_words(layout, parts))
+    if raw >> layout.bits:
+        raise BadStructure(f"the value does not fit into {layout.name}", because=f"it has {layout.bits} bits")
+    return raw
+
+
+def _words(layout: type[Layout], parts: Sequence[tuple[str, str]]) -> list[int]:
+    for prefix, digits in parts:
+        if len(digits) > _WORD_DIGITS:
+            raise BadStructure(
+                f"{prefix}{digits[:20]}… has {len(digits)} digits",
+                because=f"a word has at most {_WORD_DIGITS}, and all of {layout.name} in memory order has"
+                f" {layout.bits // 4} without 0x",
+            )
+    count = (layout.bits + 63) // 64
+    if len(parts) > count:
+        raise BadStructure(
+            f"{len(parts)} words are too many", because=f"{layout.name} has {count} of 64 bits" if count > 1 else
+            f"{layout.name} has {layout.bits} bits",
+        )  # fmt: skip
+    return [int(digits, 16) for _, digits in parts]
+
+
+def _split(text: str) -> tuple[str, str]:
+    match = _HEX.fullmatch(text)
+    if match is None or len(text) > 1 << 12:
+        raise BadNumber(f"{text[:60]!r} is not hexadecimal", hint="write words as 0x1003, or all bytes without 0x")
+    return match[1] or "", match[2]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`table list` and `table decode`: the three ways to write a structure, and what is said about it."""
+
+import pytest
+
+from iommuctl.errors import BadNumber, BadStructure
+from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Layout
+from iommuctl.inspect import decode
+
+from .conftest import Run
+
+
+class Sample(Layout, bits=128, name="test.sample"):
+    """A sample: section 1."""
+
+    P = Bit(0, values={0: "absent", 1: "present"})
+    KIND = Fixed(7, 4, 3)
+    PTR = Address(63, 12)
+    HIGH = Bits(127, 120)
+
+
+VALUE = 0x7F << 120 | 0x5000 | 3 << 4 | 1
+WRITTEN = [
+    ["0x5031", "0x7f00000000000000"],
+    ["5031", "7f00000000000000"],
+    [f"{VALUE:#x}"],
+    ["0x" + f"{VALUE:032x}".upper()],
+    [VALUE.to_bytes(16, "little").hex()],
+]
+
+
+@pytest.mark.parametrize("texts", WRITTEN)
+def test_three_ways_to_write_a_structure(texts: list[str]) -> None:
+    assert decode.parse(Sample, texts) == VALUE
+
+
+def test_words_that_are_missing_are_zero() -> None:
+    assert decode.parse(Sample, ["0x31"]) == 0x31
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["0x1", "0x2", "0x3"], "3 words are too many"),
+        (["0x" + "1" * 33], "the value does not fit into test.sample"),
+        (["1" * 33], r"1{20}… has 33 digits"),
+        (["0x1", "0x" + "1" * 17], "has 17 digits"),
+    ],
+)
+def test_what_does_not_fit(texts: list[str], message: str) -> None:
+    with pytest.raises(BadStructure, match=message):
+        decode.parse(Sample, texts)
+
+
+@pytest.mark.parametrize("text", ["", "0x", "0xg", "-1", "1_0", "0x1" + "0" * 5000, "٣"])
+def test_what_is_not_hexadecimal(text: str) -> None:
+    with pytest.raises(BadNumber, match="is not hexadecimal"):
+        decode.parse(Sample, [text])
+
+
+def test_fields_meanings_and_problems() -> None:
+    found = decode.decode(Sample, VALUE | 1 << 100)
+    assert [(field.name, field.value, field.meaning) for field in found.fields] == [
+        ("P", 1, "present"),
+        ("KIND", 3, ""),
+        ("PTR", 0x5000, ""),
+        ("HIGH", 0x7F, ""),
+    ]
+    assert found.problems == ("reserved bit 100 set",)
+
+
+def test_decode_as_text(ok: Run) -> None:
+    lines = ok("table decode vtd.pasid-entry 0x80000000000000c9 0x1").out.splitlines()
+    assert lines[0] == "vtd.pasid-entry  PASID table entry: VT-d 4.1 section 9.6. Bits 5:0 of a PASID select it."
+    assert lines[1].split() == ["0x80000000000000c9", "0x0000000000000001", *["0x0000000000000000"] * 6]
+    assert lines[2].split() == ["BITS", "FIELD", "VALUE", "MEANING"]
+    rows = [line.split(maxsplit=3) for line in lines[3:]]
+    assert ["8:6", "PGTT", "0x3", "nested"] in rows
+    assert ["79:64", "DID", "0x1"] in rows
+
+
+def test_decode_calls_reserved_bits_out(run: Run) -> None:
+    result = run("table decode vtd.pasid-entry 0x1 0x0 0x0 0x0 0x0 0x0 0x0 0x1")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == "problem: reserved bit 448 set"
+
+
+def test_decode_as_json(ok: Run) -> None:
+    document = ok("table decode vtd.scalable-root-entry 0x1001 0x2001 -j").json
+    assert document["schema"] == 1
+    assert document["structure"] == "vtd.scalable-root-entry"
+    assert document["raw"] == ["0x1001", "0x2001"]
+    assert document["fields"]["LP"] == "0x1"
+    assert document["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("vtd.pasid-entri", "did you mean vtd.pasid-entry"),
+        ("pasid-entry", "did you mean vtd.pasid-entry?"),
+        ("nothing.like.it", "`iommuctl table list` names them all"),
+    ],
+)
+def test_a_structure_that_does_not_exist(run: Run, name: str, hint: str) -> None:
+    result = run(f"table decode {name} 0x1 -j")
+    assert result.code == 4
+    assert result.error["id"] == "no-such-structure"
+    assert result.error["hint"].startswith(hint)
+
+
+def test_list_names_every_structure_with_what_it_is(ok: Run) -> None:
+    document = ok("table list -j").json
+    names = [row["name"] for row in document["structures"]]
+    assert "vtd.pasid-entry" in names
+    assert all(row["doc"] for row in document["structures"])
+    assert ok("table list --brief").out.split() == names
