@@ -4,6 +4,9 @@
 A new format is one class that has the members of Format, and passes the suite of formats with it.
 """
 
+import struct
+from collections.abc import Iterator
+from itertools import compress, count
 from typing import Literal, NamedTuple, Protocol
 
 from iommuctl.formats.bits import Layout, bit_names
@@ -105,6 +108,12 @@ def visit(fmt: Format, level: int, table: int, iova: int, raw: int) -> Visit:
     shift = fmt.shift(level)
     address = table + WORD * index(fmt, level, iova)
     return Visit(level, address, raw, fmt.decode(level, raw), iova >> shift << shift, 1 << shift)
+
+
+def present(data: bytes) -> Iterator[tuple[int, int]]:
+    """Numbers and values of the words that are not zero. Most tables of most trees are nearly empty."""
+    words = struct.unpack(f"<{len(data) // WORD}Q", data)
+    return zip(compress(count(), words), filter(None, words), strict=True)
 
 
 def read_table(fmt: Format, memory: Memory, level: int, table: int) -> bytes:

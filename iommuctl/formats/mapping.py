@@ -6,12 +6,11 @@ the entries of live tables, which make them reachable, come last. The work is do
 nothing is done for each page, and little for each table.
 """
 
-import struct
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from iommuctl.errors import DamagedTable, Overlap
-from iommuctl.formats.format import WORD, Format, Visit, index, visit
+from iommuctl.formats.format import WORD, Format, Visit, index, present, visit
 from iommuctl.formats.live import LiveTables, check_range
 from iommuctl.formats.memory import PAGE, Memory, Run, TableMemory
 from iommuctl.formats.runs import progression
@@ -68,9 +67,7 @@ class _Gaps:
         first = index(self._fmt, level, iova)
         data = self._live.read(level, table, first, (end - 1 >> shift) - (iova >> shift) + 1)
         start = iova
-        for offset, (raw,) in enumerate(struct.iter_unpack("<Q", data)):
-            if not raw:
-                continue
+        for offset, raw in present(data):
             found = visit(self._fmt, level, table, iova + (offset << shift), raw)
             if found.entry.kind == "empty":
                 continue

@@ -26,7 +26,10 @@ def progression(first: int, step: int, count: int) -> bytes:
     length = len(patterns[0])
     index = (first >> shift) % length
     done = min(count, length - index)
-    pieces = [_block(first, done, low, patterns, index)]
+    head = _block(first, done, low, patterns, index)
+    if done == count:
+        return bytes(head)
+    pieces = [head]
     block = _block(first + done * step, min(count - done, length), low, patterns, 0)
     while done < count:
         word = (first + done * step).to_bytes(8, "little")

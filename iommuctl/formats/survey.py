@@ -5,13 +5,12 @@ Only the geometry and `decode` of a format are used here, nothing that the drive
 taken as hostile: a table is entered once, however many entries point to it.
 """
 
-import struct
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
 from iommuctl.errors import OutsideMemory
-from iommuctl.formats.format import WORD, Format, Visit, index, read_table, visit
+from iommuctl.formats.format import WORD, Format, Visit, index, present, read_table, visit
 from iommuctl.formats.memory import PAGE, Memory, Run, read_word
 from iommuctl.formats.runs import page_runs
 
@@ -123,12 +122,11 @@ class _Tour:
         if level < lowest:
             return
         shift = self._fmt.shift(level)
-        for number, (raw,) in enumerate(struct.iter_unpack("<Q", data)):
-            if not raw:
+        for number, raw in present(data):
+            entry = self._fmt.decode(level, raw)
+            if entry.kind == "empty":
                 continue
-            found = visit(self._fmt, level, table, iova + (number << shift), raw)
-            if found.entry.kind == "empty":
-                continue
-            yield found
-            if found.entry.kind == "table" and level > 1:
-                yield from self.visits(level - 1, found.entry.address, found.iova, lowest)
+            start = iova + (number << shift)
+            yield Visit(level, table + WORD * number, raw, entry, start, 1 << shift)
+            if entry.kind == "table" and level > 1:
+                yield from self.visits(level - 1, entry.address, start, lowest)

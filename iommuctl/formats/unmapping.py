@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking mappings out of a tree, and the tables that become empty with them."""
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from iommuctl.errors import DamagedTable, PartialUnmap
-from iommuctl.formats.format import WORD, Format, Visit, index, visit
+from iommuctl.formats.format import WORD, Format, Visit, index, present, visit
 from iommuctl.formats.live import LiveTables, check_range
 from iommuctl.formats.memory import PAGE, Memory, Run
 from iommuctl.formats.runs import page_runs, progression
@@ -61,8 +60,8 @@ class _Remover:
         else:
             going = [
                 first + offset
-                for offset, (raw,) in enumerate(struct.iter_unpack("<Q", span))
-                if raw and self._goes(visit(self._fmt, level, table, iova + (offset << shift), raw), iova, end)
+                for offset, raw in present(span)
+                if self._goes(visit(self._fmt, level, table, iova + (offset << shift), raw), iova, end)
             ]
         low, high = (WORD * going[0], WORD * going[-1] + WORD) if going else (0, 0)
         if level < self._fmt.levels and not any(data[:low] + data[high:]):

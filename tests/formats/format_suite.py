@@ -4,6 +4,8 @@
     class TestMyFormats(FormatSuite):
         formats = (MyFormat(48), MyFormat(57))
         prots = ("r", "rw")
+
+The first tests look at entries alone, the others at what the engine makes of the format.
 """
 
 import itertools
@@ -21,7 +23,7 @@ from iommuctl.formats.radix import Entry, Format, Leaf
 from tests.formats.toy import ToyMemory, pages_of
 
 # The same methods run for every subclass, which hypothesis would take for a mistake.
-examples = settings(deadline=None, derandomize=True, max_examples=50, suppress_health_check=list(HealthCheck))
+examples = settings(deadline=None, derandomize=True, max_examples=30, suppress_health_check=list(HealthCheck))
 
 WORDS = st.integers(0, (1 << 64) - 1)
 
@@ -90,8 +92,6 @@ class FormatSuite:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "fmt" in metafunc.fixturenames:
             metafunc.parametrize("fmt", self.formats, ids=[fmt.name for fmt in self.formats])
-
-    # What an entry looks like.
 
     def test_levels_meet(self, fmt: Format) -> None:
         for level in range(1, fmt.levels):
@@ -172,8 +172,6 @@ class FormatSuite:
             assert entry[1:3] == (0, "")
         assert 0 <= entry.address < output_top(fmt)
         assert entry.kind == "reserved" or not entry.reserved
-
-    # What the engine makes of the format.
 
     def test_every_page_size_at_boundary_addresses(self, fmt: Format) -> None:
         prot = self.prots[-1]
