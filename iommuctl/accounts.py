@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE
-from iommuctl.guest import GuestMemory
+from iommuctl.guest import GuestTable
 from iommuctl.session import Operation
 
 
@@ -34,9 +34,6 @@ def check_pages(operation: Operation) -> Iterator[str]:
 
 def check_guest_tables(operation: Operation) -> Iterator[str]:
     """Sentences about what is wrong with the page tables that we built in guest memory."""
-    transaction = operation.transaction
     for table in operation.books.pgtables():
-        pool = transaction.pool(f"pgtable-{table.id}")
-        memory = GuestMemory(operation.books, transaction.overlay, table.parent, pool)
-        for finding in radix.check(operation.driver.stage1_format(table.format), memory, table.root):
+        for finding in GuestTable(operation, table).check():
             yield f"page table {table.name}: {finding}"

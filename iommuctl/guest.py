@@ -4,8 +4,11 @@
 from collections.abc import Iterator
 
 from iommuctl.errors import OutsideMemory
+from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
-from iommuctl.model import Domain, Mapping
+from iommuctl.formats.radix import Format
+from iommuctl.model import Domain, Mapping, PageTable
+from iommuctl.session import Operation
 from iommuctl.state.books import Books
 from iommuctl.state.extents import Extents
 from iommuctl.state.overlay import Overlay
@@ -68,11 +71,34 @@ class GuestMemory:
         return found[0]
 
 
-def is_writable(books: Books, domain: Domain, address: int, size: int) -> bool:
-    """Whether the domain maps all of a range of GPAs read-write."""
-    end = address + size
-    for mapping in books.mappings_in(domain, address, end - 1):
-        if mapping.iova > address or not {"r", "w"} <= set(mapping.prot):
-            return False
-        address = mapping.iova + mapping.size
-    return address >= end
+class GuestTable:
+    """One of our stage-1 tables, with its format and the guest memory that it lies in."""
+
+    def __init__(self, operation: Operation, table: PageTable) -> None:
+        transaction = operation.transaction
+        self.format: Format = operation.driver.stage1_format(table.format)
+        self._pool = transaction.pool(f"pgtable-{table.id}")
+        self._memory = GuestMemory(operation.books, transaction.overlay, table.parent, self._pool)
+        self._root = table.root
+
+    def new_root(self) -> int:
+        """GPA of a new empty root table. Raises NoRoom."""
+        return radix.new_root(self.format, self._memory)
+
+    def map(self, iova: int, size: int, gpa: int, prot: str) -> None:
+        """As radix.map_range, with all page sizes of the format."""
+        radix.map_range(self.format, self._memory, self._root, iova, size, gpa, prot, self.format.page_sizes)
+
+    def unmap(self, iova: int, size: int) -> None:
+        """As radix.unmap_range; tables that became empty go back to the pool."""
+        for run in radix.unmap_range(self.format, self._memory, self._root, iova, size).freed:
+            self._pool.free(run)
+
+    def leaves(self) -> Iterator[radix.Leaf]:
+        return radix.leaves(self.format, self._memory, self._root)
+
+    def entries(self) -> Iterator[radix.Visit]:
+        return radix.entries(self.format, self._memory, self._root)
+
+    def check(self) -> list[str]:
+        return radix.check(self.format, self._memory, self._root)

@@ -18,35 +18,51 @@ and in its pyproject.toml:
     [project.entry-points."iommuctl.backends"]
     mine = "my_package.backend"
 
-Requests only grow: a new member has a default. API_VERSION is (major, minor); a plugin is accepted when its major
-is equal and its minor at most the core's.
+The requests are in iommuctl.requests and can be imported from here. API_VERSION is (major, minor); a plugin is
+accepted when its major is equal and its minor at most the core's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 from iommuctl.formats.memory import TableMemory
+from iommuctl.requests import (
+    Availability,
+    CheckRequest,
+    DmaRequest,
+    InvalidateRequest,
+    MapRequest,
+    MemoryPlan,
+    SetupRequest,
+    SlotChange,
+    TranslateRequest,
+    UnmapRequest,
+)
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture, Driver
     from iommuctl.capabilities import Capabilities
-    from iommuctl.model import (
-        Access,
-        Binding,
-        Command,
-        Device,
-        DmaResult,
-        Domain,
-        Occupant,
-        Rid,
-        Slot,
-        Translation,
-    )
-    from iommuctl.model import (
-        Mapping as DomainMapping,
-    )
+    from iommuctl.model import Command, Device, DmaResult, Domain, Rid, Translation
+
+__all__ = [
+    "API_VERSION",
+    "Availability",
+    "BackendSpec",
+    "CheckRequest",
+    "Context",
+    "DmaRequest",
+    "InvalidateRequest",
+    "MapRequest",
+    "MemoryPlan",
+    "Rows",
+    "SetupRequest",
+    "SlotChange",
+    "TranslateRequest",
+    "UnmapRequest",
+    "hookimpl",
+]
 
 API_VERSION = (1, 0)
 
@@ -94,96 +110,6 @@ class Context(Protocol):
 
     def log(self, command: "Command") -> None:
         """Note a command that was given to the hardware, for `commands[]` of the answer."""
-
-
-class Availability(NamedTuple):
-    """Whether a backend can work on this machine, and if not, why."""
-
-    name: str
-    available: bool
-    because: str
-    architecture: str | None
-    api: tuple[int, int]
-
-
-class SetupRequest(NamedTuple):
-    """How a state folder is to be prepared. Sizes and addresses in bytes; None leaves the choice to the backend."""
-
-    architecture: str | None = None
-    ram: tuple[int, int] | None = None
-    tables: tuple[int, int] | None = None
-    options: Mapping[str, str] = {}
-
-
-class MemoryPlan(NamedTuple):
-    """The RAM of a state folder and the part of it that table pages are taken from, as (base, size)."""
-
-    ram: tuple[int, int]
-    tables: tuple[int, int]
-
-
-class MapRequest(NamedTuple):
-    """Add `mapping` to `domain`. It is aligned, free, and inside the aperture."""
-
-    domain: "Domain"
-    mapping: "DomainMapping"
-
-
-class UnmapRequest(NamedTuple):
-    """Take whole mappings away that lie one after the other. `users` are all slots that can reach the domain."""
-
-    domain: "Domain"
-    mappings: Sequence["DomainMapping"]
-    users: Sequence["Occupant"]
-
-
-class SlotChange(NamedTuple):
-    """Attach, replace, bind, unbind and detach in one: the slot goes from `old` to `new`; None is empty."""
-
-    slot: "Slot"
-    old: "Occupant | None"
-    new: "Occupant | None"
-
-
-class InvalidateRequest(NamedTuple):
-    """Tell the caches that the page tables of `bindings` changed.
-
-    `first` and `last` are input addresses, both inclusive, or None for everything; `leaf` says that only leaf
-    entries changed.
-    """
-
-    bindings: Sequence["Binding"]
-    first: int | None = None
-    last: int | None = None
-    leaf: bool = False
-
-
-class TranslateRequest(NamedTuple):
-    """A question: where would this request go?"""
-
-    slot: "Slot"
-    iova: int
-    access: "Access" = "r"
-    privileged: bool = False
-
-
-class DmaRequest(NamedTuple):
-    """A simulated DMA. `data` is what a write carries; a read has `size`."""
-
-    slot: "Slot"
-    iova: int
-    size: int
-    data: bytes | None = None
-    privileged: bool = False
-
-
-class CheckRequest(NamedTuple):
-    """Everything that should be in the tables. `mappings` are ascending, by the ids of the domains."""
-
-    devices: Sequence["Device"]
-    domains: Sequence["Domain"]
-    mappings: Mapping[int, Sequence["DomainMapping"]]
-    slots: Mapping["Slot", "Occupant"]
 
 
 class BackendSpec:

@@ -3,7 +3,6 @@
 
 from typing import Literal
 
-from iommuctl.accounts import check_guest_tables, check_pages
 from iommuctl.errors import (
     CannotNest,
     NoRoom,
@@ -16,7 +15,6 @@ from iommuctl.errors import (
     Usage,
     ZeroSize,
 )
-from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
 from iommuctl.model import (
     MAX_ADDRESS,
     Access,
@@ -31,6 +29,7 @@ from iommuctl.model import (
 )
 from iommuctl.objects import install
 from iommuctl.pgtables import check_root, nest_parent, pgtable_format
+from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
 from iommuctl.rules import check_numbers, check_pasid
 from iommuctl.session import Operation
 from iommuctl.simulation import Simulation
@@ -226,6 +225,8 @@ class Iommu(Simulation):
 
     def check(self) -> list[str]:
         """Sentences about where tables and rows disagree; an empty list when all is well."""
+        from iommuctl.accounts import check_guest_tables, check_pages
+
         with self._read() as operation:
             if not operation.transaction.meta("backend"):
                 return []

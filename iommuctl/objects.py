@@ -4,10 +4,9 @@
 from collections.abc import Sequence
 
 from iommuctl.errors import BadNumber, InUse, OutOfAperture, Overlap, PartialUnmap, ReservedRange, Unsupported, Usage
-from iommuctl.formats.memory import PAGE
-from iommuctl.formats.radix import Visit
-from iommuctl.hookspecs import MapRequest, SlotChange, UnmapRequest
+from iommuctl.formats.memory import PAGE, Run
 from iommuctl.model import Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
+from iommuctl.requests import MapRequest, SlotChange, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
     check_name,
@@ -63,8 +62,6 @@ class Objects(Session):
 
     def memory_destroy(self, selector: str, *, force: bool = False) -> None:
         """Forget named memory; `force` unmaps it first. Raises InUse."""
-        from iommuctl.formats.memory import Run
-
         with self._change() as operation:
             memory = operation.books.memory(selector)
             users = operation.books.memory_users(memory)
@@ -213,15 +210,6 @@ class Objects(Session):
                 )
             _unmap(operation, target, found)
             return found
-
-    def table_entries(self, name: str) -> list[Visit]:
-        """Every present entry of the tables of a domain or page table, with the address where it lies."""
-        from iommuctl.formats import radix
-
-        with self._read() as operation:
-            domain = operation.books.domain(name)
-            fmt = operation.driver.domain_format(domain)
-            return list(radix.entries(fmt, operation.transaction.memory, operation.driver.domain_root(domain)))
 
 
 def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, force: bool) -> None:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page tables that we build: stage-1 tables in the guest memory of a nest parent."""
 
+from typing import TYPE_CHECKING
+
 from iommuctl.errors import Misaligned, NotNestParent, OutOfAperture, OutsideMemory, Overlap, Unsupported
-from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE
-from iommuctl.guest import GuestMemory, is_writable
 from iommuctl.model import Domain, PageTable
 from iommuctl.objects import Objects, forget_pgtable, take_off
 from iommuctl.rules import check_aperture, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
+
+if TYPE_CHECKING:
+    from iommuctl.formats.radix import Leaf, Visit
+    from iommuctl.guest import GuestTable
 
 
 class PageTables(Objects):
@@ -28,7 +32,7 @@ class PageTables(Objects):
             books = operation.books
             domain = nest_parent(operation, parent)
             check_aperture(pool, pool_size, domain.width, ())
-            if not is_writable(books, domain, pool, pool_size):
+            if not books.maps_writable(domain, pool, pool_size):
                 raise OutsideMemory(
                     f"GPA {pool:#x}+{pool_size:#x} cannot be a pool",
                     because=f"{domain.name} does not map all of it read-write, as accessed and dirty bits need",
@@ -49,8 +53,7 @@ class PageTables(Objects):
                 pool_size=pool_size,
             )
             operation.transaction.create_pool(f"pgtable-{table.id}", pool, pool_size)
-            fmt = operation.driver.stage1_format(table.format)
-            return books.set_root(table, radix.new_root(fmt, _memory(operation, table)))
+            return books.set_root(table, _guest_table(operation, table).new_root())
 
     def pgtable_map(
         self, name: str, *, iova: int, size: int, gpa: int, prot: str = "rw", privileged: bool = False
@@ -62,7 +65,8 @@ class PageTables(Objects):
         check_numbers(iova=iova, size=size, gpa=gpa)
         with self._change() as operation:
             table = operation.books.pgtable(name)
-            fmt = operation.driver.stage1_format(table.format)
+            guest_table = _guest_table(operation, table)
+            fmt = guest_table.format
             check_range("iova", iova, size, fmt.page_sizes[0])
             check_range("gpa", gpa, size, fmt.page_sizes[0])
             # The upper half of a canonical address space is the guest kernel's; the tables that we build are for
@@ -70,20 +74,16 @@ class PageTables(Objects):
             check_aperture(iova, size, fmt.width - 1, ())
             check_aperture(gpa, size, table.parent.width, ())
             check_prot(prot, fmt)
-            letters = prot + "p" if privileged else prot
-            memory = _memory(operation, table)
-            radix.map_range(fmt, memory, table.root, iova, size, gpa, letters, fmt.page_sizes)
+            guest_table.map(iova, size, gpa, prot + "p" if privileged else prot)
 
     def pgtable_unmap(self, name: str, *, iova: int, size: int) -> None:
         """Take whole pages away. Caches keep serving them until `invalidate`. Raises PartialUnmap."""
         with self._change() as operation:
             table = operation.books.pgtable(name)
-            fmt = operation.driver.stage1_format(table.format)
-            check_range("iova", iova, size, fmt.page_sizes[0])
-            check_aperture(iova, size, fmt.width - 1, ())
-            memory = _memory(operation, table)
-            for run in radix.unmap_range(fmt, memory, table.root, iova, size).freed:
-                memory.free(run)
+            guest_table = _guest_table(operation, table)
+            check_range("iova", iova, size, guest_table.format.page_sizes[0])
+            check_aperture(iova, size, guest_table.format.width - 1, ())
+            guest_table.unmap(iova, size)
 
     def pgtable_destroy(self, name: str, *, force: bool = False) -> None:
         """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""
@@ -102,12 +102,26 @@ class PageTables(Objects):
         with self._read() as operation:
             return operation.books.pgtable(name)
 
-    def pgtable_mappings(self, name: str) -> list[radix.Leaf]:
+    def table_entries(self, name: str) -> "list[Visit]":
+        """Every present entry of the tables of a domain or page table, with the address where it lies.
+
+        Raises NoSuchDomain when there is neither.
+        """
+        from iommuctl.formats import radix
+
+        with self._read() as operation:
+            books, driver = operation.books, operation.driver
+            tables = [table for table in books.pgtables() if name in (table.name, f"id:{table.id}")]
+            if tables and not any(domain.name == name for domain in books.domains()):
+                return list(_guest_table(operation, tables[0]).entries())
+            domain = books.domain(name)
+            fmt, root = driver.domain_format(domain), driver.domain_root(domain)
+            return list(radix.entries(fmt, operation.transaction.memory, root))
+
+    def pgtable_mappings(self, name: str) -> "list[Leaf]":
         """What the table maps, read from guest memory."""
         with self._read() as operation:
-            table = operation.books.pgtable(name)
-            fmt = operation.driver.stage1_format(table.format)
-            return list(radix.leaves(fmt, _memory(operation, table), table.root))
+            return list(_guest_table(operation, operation.books.pgtable(name)).leaves())
 
 
 def nest_parent(operation: Operation, selector: str) -> Domain:
@@ -147,8 +161,8 @@ def check_root(domain: Domain, root: int) -> None:
         )
 
 
-def _memory(operation: Operation, table: PageTable) -> GuestMemory:
-    transaction = operation.transaction
-    return GuestMemory(operation.books, transaction.overlay, table.parent, transaction.pool(f"pgtable-{table.id}"))
+def _guest_table(operation: Operation, table: PageTable) -> "GuestTable":
+    # The engine is imported only where tables are read or written.
+    from iommuctl.guest import GuestTable
 
-
+    return GuestTable(operation, table)

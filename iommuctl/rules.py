@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import (
@@ -17,8 +18,10 @@ from iommuctl.errors import (
     Usage,
     ZeroSize,
 )
-from iommuctl.formats.radix import Format
 from iommuctl.model import MAX_ADDRESS, Device
+
+if TYPE_CHECKING:
+    from iommuctl.formats.radix import Format
 
 PROTS = ("r", "w", "rw", "rx", "rwx")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,62}", re.ASCII)
@@ -72,7 +75,7 @@ def check_aperture(start: int, size: int, width: int, reserved: Iterable[tuple[i
             )
 
 
-def check_prot(prot: str, table: Format) -> None:
+def check_prot(prot: str, table: "Format") -> None:
     """The format can express exactly these permissions."""
     if prot not in PROTS:
         raise Usage(f"{prot!r} is not a protection", hint=f"it is one of {', '.join(PROTS)}")

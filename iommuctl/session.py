@@ -2,7 +2,6 @@
 """A state folder, its backend, and the operations on them: the ground that class Iommu stands on."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, OtherBackend, Unsupported
 from iommuctl.model import Command, Device, MemoryWrite, Rid
+from iommuctl.requests import SetupRequest
 from iommuctl.state.books import Books
 from iommuctl.state.store import Store, default_folder
 from iommuctl.state.transaction import Transaction
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pluggy
 
     from iommuctl.architecture import Driver
-    from iommuctl.hookspecs import SetupRequest
 
 
 class Outcome(NamedTuple):
@@ -118,6 +117,8 @@ class Session:
         with self._read() as operation:
             if operation.transaction.meta("backend"):
                 return operation.capabilities
+        import tempfile
+
         with (
             tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
             Session(folder, backend=self._wanted) as trial,
@@ -138,8 +139,6 @@ class Session:
         `ram` and `tables` are (base, size) in bytes. Raises InUse when the folder has objects, Usage for options
         and ranges that cannot be.
         """
-        from iommuctl.hookspecs import SetupRequest
-
         request = SetupRequest(architecture, ram, tables, dict(options or {}))
         with self._change(first_use=False) as operation:
             transaction = operation.transaction
@@ -155,8 +154,6 @@ class Session:
 
     def reset(self) -> None:
         """Back to the folder as `setup` left it: every object is forgotten, memory is zero."""
-        from iommuctl.hookspecs import SetupRequest
-
         with self._change(first_use=False) as operation:
             transaction = operation.transaction
             saved = transaction.meta("setup")
@@ -194,8 +191,6 @@ class Session:
                 if transaction.meta("backend"):
                     self._check_backend(transaction)
                 else:
-                    from iommuctl.hookspecs import SetupRequest
-
                     self._set_up(transaction, SetupRequest())
                     transaction.commands.clear()
             yield Operation(self, transaction)
@@ -209,7 +204,7 @@ class Session:
                 hint="leave --backend away, or name another folder with --state",
             )
 
-    def _set_up(self, transaction: Transaction, request: "SetupRequest", backend: str | None = None) -> None:
+    def _set_up(self, transaction: Transaction, request: SetupRequest, backend: str | None = None) -> None:
         from iommuctl.plugins import availability, first_usable
 
         name = backend or self._wanted or first_usable()

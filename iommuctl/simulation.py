@@ -4,9 +4,9 @@
 from typing import Any
 
 from iommuctl.errors import Unsupported, Usage, ZeroSize
-from iommuctl.hookspecs import DmaRequest, MemoryPlan
 from iommuctl.model import DmaResult, Rid, Slot
 from iommuctl.pgtables import PageTables
+from iommuctl.requests import DmaRequest, MemoryPlan
 from iommuctl.rules import check_numbers, check_pasid
 from iommuctl.session import Operation
 

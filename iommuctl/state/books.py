@@ -70,6 +70,15 @@ class Books:
         reaching = [row for row in before if row[0] + row[1] > first]
         return [Mapping(*row) for row in (*reaching, *inside)]
 
+    def maps_writable(self, domain: Domain, start: int, size: int) -> bool:
+        """Whether the domain maps all of a range read-write."""
+        end = start + size
+        for mapping in self.mappings_in(domain, start, end - 1):
+            if mapping.iova > start or not {"r", "w"} <= set(mapping.prot):
+                return False
+            start = mapping.iova + mapping.size
+        return start >= end
+
     def add_mapping(self, domain: Domain, mapping: Mapping, memory: Memory | None) -> None:
         self._execute(
             "INSERT INTO mapping VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from iommuctl.errors import StateDamaged
 from iommuctl.formats.memory import FileMemory, TableMemory
-from iommuctl.hookspecs import MemoryPlan
 from iommuctl.model import Command, MemoryWrite
+from iommuctl.requests import MemoryPlan
 from iommuctl.state.extents import Extents, create_pool
 from iommuctl.state.overlay import Overlay
 from iommuctl.state.rows import SqlRows
