@@ -53,7 +53,13 @@ def _opened(file: str) -> Iterator[TextIO]:
     if file == "-":
         yield sys.stdin
         return
-    with open(file, encoding="utf-8") as stream:
+    try:
+        stream = open(file, encoding="utf-8")  # noqa: SIM115
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:
+        raise BadDocument(f"{file} cannot be read", because=str(getattr(error, "strerror", error))) from error
+    with stream:
         yield stream
 
 

@@ -191,7 +191,7 @@ class Group(_Page, TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without any argument: the help, as a usage error."""
-        if not args:
+        if not args and ctx.obj.parent is None:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(2)
         return super().parse_args(ctx, args)

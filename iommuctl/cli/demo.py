@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from iommuctl.cli.command import module_app
-from iommuctl.cli.render import Column, Output
+from iommuctl.cli.render import Column, Output, field_list
 from iommuctl.cli.session import session_of
 from iommuctl.cli.topology import document, tree_by_domain
 from iommuctl.cli.translate import fault_sentence, show_end, show_steps
@@ -181,8 +181,7 @@ def _show_removal(out: Output, removal: Removal) -> None:
     out.line(("rid", str(removal.slot)), ("", f"  IOVA {removal.iova:#x} is not in the page table any more."))
     _show_answer(out, "The caches do not know: ", removal.before)
     for command in removal.commands:
-        fields = " ".join(f"{name}={value:#x}" for name, value in command.fields.items() if value)
-        out.line(("", "  invalidate  "), ("name", command.name), ("", f"  {fields}"))
+        out.line(("", "  invalidate  "), ("name", command.name), ("", f"  {field_list(command.fields)}"))
     _show_answer(out, "Now they do: ", removal.after)
 
 

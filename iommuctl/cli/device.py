@@ -8,7 +8,7 @@ import typer
 from iommuctl.cli import numbers, topology
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief, Force, RidText
-from iommuctl.cli.render import Column
+from iommuctl.cli.render import Column, Node
 from iommuctl.cli.session import session_of
 from iommuctl.model import Device
 
@@ -31,12 +31,13 @@ def add(
     ats: Annotated[bool, typer.Option("--ats", help="It has ATS: it caches translations itself.")] = False,
     pri: Annotated[bool, typer.Option("--pri", help="It has PRI: it can ask for pages.")] = False,
     pasid_bits: Annotated[
-        int, typer.Option("--pasid-bits", metavar="N", parser=numbers.number, help="Width of its PASIDs; 0 is none.")
-    ] = 0,
+        int | None,
+        typer.Option("--pasid-bits", metavar="N", parser=numbers.number, help="Width of its PASIDs; default: none."),
+    ] = None,
 ) -> None:
     """Add a device to the simulated machine."""
     session = session_of(ctx)
-    device = session.iommu.device_add(rid, ats=ats, pri=pri, pasid_bits=pasid_bits)
+    device = session.iommu.device_add(rid, ats=ats, pri=pri, pasid_bits=pasid_bits or 0)
     session.changed(f"{device.rid}: added, {_abilities(device)}", device)
 
 
@@ -77,8 +78,8 @@ def show(ctx: typer.Context, rid: RidText) -> None:
 
         session.document({**jsonout.device(device), "slots": [jsonout.slot(slot, of_device=True) for slot in slots]})
         return
-    session.out.line(("rid", str(device.rid)), ("", f"  {_abilities(device)}"))
-    session.out.tree(topology.slots_of_device(slots))
+    held = topology.slots_of_device(slots)
+    session.out.tree([Node([("rid", str(device.rid)), ("", f"  {_abilities(device)}")], held)])
 
 
 def _yes(value: bool) -> str:

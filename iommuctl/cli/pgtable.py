@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`iommuctl pgtable`: stage-1 page tables that iommuctl builds in guest memory."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from iommuctl.cli.params import Brief, Force, Format, Iova, Label, PgtableName, 
 from iommuctl.cli.render import Column, Node
 from iommuctl.cli.session import session_of
 from iommuctl.model import Binding
+
+if TYPE_CHECKING:
+    from iommuctl.formats.radix import Leaf
 
 EXAMPLES = """
 # a page table for a process of vm1, in 1 MiB of guest memory that domain2 maps
@@ -133,7 +137,7 @@ def show(ctx: typer.Context, name: PgtableName) -> None:
     """Show a page table: its mappings, and where it is bound."""
     session = session_of(ctx)
     table = session.iommu.pgtable(name)
-    mappings = list(session.iommu.pgtable_mappings(table.name))
+    mappings = _ranges(session.iommu.pgtable_mappings(table.name))
     bound = [
         held
         for held in session.iommu.slots(domain=table.parent.name)
@@ -188,3 +192,15 @@ def destroy(ctx: typer.Context, name: PgtableName, force: Force = False) -> None
     table = session.iommu.pgtable(name)
     session.iommu.pgtable_destroy(table.name, force=force)
     session.changed(f"{table.name}: destroyed", table)
+
+
+def _ranges(pages: Iterable["Leaf"]) -> list["Leaf"]:
+    """Pages that continue each other, as one."""
+    ranges: list[Leaf] = []
+    for page in pages:
+        last = ranges[-1] if ranges else None
+        if last and (last.iova + last.size, last.pa + last.size, last.prot) == (page.iova, page.pa, page.prot):
+            ranges[-1] = last._replace(size=last.size + page.size)
+        else:
+            ranges.append(page)
+    return ranges

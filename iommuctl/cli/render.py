@@ -7,7 +7,7 @@ Data never counts as markup, and control characters in it are shown, not sent to
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -51,6 +51,11 @@ def safe(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def field_list(fields: Mapping[str, int]) -> str:
+    """The fields of a structure that are not zero, on one line."""
+    return " ".join(f"{name}={value:#x}" if value > 9 else f"{name}={value}" for name, value in fields.items() if value)
 
 
 def wants_color(choice: str, stream: Any) -> bool:
@@ -103,7 +108,7 @@ class Output:
     def outcome(self, outcome: "Outcome", *, writes: bool) -> None:
         """The commands that hardware was given, and the words of memory that a dry run would write."""
         for command in outcome.commands:
-            fields = " ".join(f"{name}={value:#x}" for name, value in command.fields.items() if value)
+            fields = field_list(command.fields)
             self.line(
                 ("", "  command  "), ("name", command.name), ("", f"  {fields}"), ("dim", f"  {command.raw.hex()}")
             )

@@ -157,13 +157,16 @@ def dma(
                 ("", f"{what} {numbers.human(piece.size)}: "),
                 ("address", f"{piece.iova:#x} {arrow} {piece.pa:#x}"),
             )
-        out.line(("dim", f"translation cache: {_times(result.hits, 'hit')}, {_times(result.misses, 'miss', 'misses')}"))
+        out.line(("dim", f"IOTLB: {_times(result.hits, 'hit')}, {_times(result.misses, 'miss', 'misses')}"))
         if result.stale:
             out.line(("bad", "stale: "), ("", "a cache answered with a translation that the tables no longer hold"))
         if result.fault:
             out.line(("bad", "fault "), ("", fault_sentence(result.fault)))
         if read:
             out.hexdump(result.data, iova)
+        if session.dry_run:
+            out.line(("dim", "dry run: nothing was written, and no cache was filled"))
+            out.outcome(session.iommu.last, writes=True)
     if result.fault:
         raise typer.Exit(1)
 

@@ -127,12 +127,13 @@ def dump(
         )
         return
     top = max((visit.level for visit in visits), default=1)
+    width = max((len(f"{visit.iova:#x}") for visit in visits), default=0)
     for visit in visits:
         reserved = visit.entry.kind == "reserved"
         session.out.line(
             ("", "  " * (top - visit.level)),
             ("address", f"{visit.address:#x}"),
-            ("", f"  level {visit.level}  IOVA {visit.iova:#x} +{numbers.unit(visit.size)}  "),
+            ("", f"  level {visit.level}  IOVA {visit.iova:<#{width}x} +{numbers.unit(visit.size):<4}  "),
             ("dim", f"{visit.raw:#018x}"),
             ("bad" if reserved else "", f"  {_meaning(visit.entry.kind, visit.entry.address, visit.entry.prot)}"),
         )

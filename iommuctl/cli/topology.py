@@ -76,8 +76,8 @@ def tree_by_domain(domains: Sequence[Domain], devices: Sequence[Device], slots: 
         held[slot.domain.id].append(slot)
     nodes = []
     for domain in domains:
-        kind = "nest parent" if domain.nest_parent else "domain"
-        line: list[Span] = [("name", domain.name), ("dim", f"  {kind}"), *_label(domain.label)]
+        kind = "  nest parent" if domain.nest_parent else ""
+        line: list[Span] = [("name", domain.name), ("dim", kind), *_label(domain.label)]
         nodes.append(Node(line, slots_of_domain(held[domain.id])))
     used = {slot.slot.rid for slot in slots}
     if idle := [Node([("rid", str(device.rid))]) for device in devices if device.rid not in used]:

@@ -8,7 +8,7 @@ import typer
 from iommuctl.cli import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Pasid, RidText
-from iommuctl.cli.render import Output
+from iommuctl.cli.render import Output, field_list
 from iommuctl.cli.session import Session, session_of
 from iommuctl.model import Fault, Memory, Step, Translation
 
@@ -62,13 +62,12 @@ def show_steps(out: Output, steps: tuple[Step, ...]) -> None:
         words = step.raw
         while len(words) > 1 and not words[-1]:
             words = words[:-1]
-        fields = " ".join(f"{name}={value:#x}" for name, value in step.fields.items() if value)
         out.line(
             ("", "  "),
             ("name", f"{step.structure:<{name_width}}"),
             ("address", f"  {step.address:<#{address_width}x}"),
             ("dim", f"  {' '.join(f'{word:#x}' for word in words)}"),
-            ("", f"  {fields}"),
+            ("", f"  {field_list(step.fields)}"),
         )
 
 

@@ -76,3 +76,41 @@ def python(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], check=False, text=True, capture_output=True, env=os.environ, **kwargs
     )
+
+
+REFERENCE = """
+# The reference topology, with page tables that iommuctl built in guest memory.
+device add 0000:00:01.0 --ats --pasid-bits 16
+device add 0000:00:02.0 --ats --pasid-bits 16
+domain create domain1 --label "the host's own DMA"
+domain create domain2 --nest-parent
+domain create domain3 --nest-parent
+domain map domain1 --iova 1M --size 1M --pa 16M
+domain map domain2 --iova 0 --size 16M --pa 32M
+domain map domain3 --iova 0 --size 16M --pa 48M
+attach domain1 00:01.0
+attach domain2 00:01.0 --pasid 1 --label vm1
+attach domain3 00:01.0 --pasid 2 --label vm2
+attach domain3 00:02.0 --label vm2
+pgtable create a1 --parent domain2 --pool 8M+256K
+pgtable create b1 --parent domain2 --pool 9M+256K
+pgtable create c1 --parent domain3 --pool 8M+256K
+pgtable create a2 --parent domain3 --pool 9M+256K
+pgtable map a1 --iova 0x7f0000000000 --size 64K --gpa 4M
+pgtable map b1 --iova 0x7f0000000000 --size 64K --gpa 5M
+pgtable map c1 --iova 0x7f0000000000 --size 64K --gpa 6M
+pgtable map a2 --iova 0x7f0000000000 --size 64K --gpa 7M
+bind-pgtable domain2 00:01.0 --pasid 3 --pgtable a1 --label sva-a
+bind-pgtable domain2 00:01.0 --pasid 4 --pgtable b1
+bind-pgtable domain3 00:01.0 --pasid 5 --pgtable c1
+bind-pgtable domain3 00:02.0 --pasid 3 --pgtable a2
+"""
+
+
+@pytest.fixture
+def reference(ok: Run, tmp_path: Path) -> Run:
+    """As `ok`, in a folder that holds the reference topology."""
+    file = tmp_path / "reference.txt"
+    file.write_text(REFERENCE, encoding="utf-8")
+    assert not ok(f"batch {file} --quiet").out
+    return ok
