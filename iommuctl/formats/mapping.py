@@ -41,7 +41,7 @@ def map_range(  # noqa: PLR0917 - they are what iommu_map takes, in its order
     fmt.leaf(1, pa + size - fmt.page_sizes[0], prot)
     gaps = list(_Gaps(fmt, memory).within(fmt.levels, root, iova, iova + size))
     filler = _Filler(fmt, memory, pa - iova, prot, page_sizes)
-    for address, words in [(gap.address, filler.row(gap.level, gap.iova, gap.end)) for gap in gaps]:
+    for address, words in [(gap.address, b"".join(filler.row(gap.level, gap.iova, gap.end))) for gap in gaps]:
         memory.write(address, words)
 
 
@@ -101,45 +101,45 @@ class _Filler:
         self._prot = prot
         self._page_sizes = page_sizes
 
-    def row(self, level: int, iova: int, end: int) -> bytes:
-        """All entries of a level for iova..end, as if the tables of that level lay end to end."""
+    def row(self, level: int, iova: int, end: int) -> Iterator[bytes]:
+        """All entries of a level for iova..end, in pieces, as if the tables of that level lay end to end."""
         shift = self._fmt.shift(level)
         size = 1 << shift
         first, last = -(-iova >> shift) << shift, end >> shift << shift
         if size not in self._page_sizes or self._delta % size or first >= last:
-            return self._tables(level, iova, end)
+            yield from self._tables(level, iova, end)
+            return
         leaf = self._fmt.leaf(level, first + self._delta, self._prot)
-        pages = progression(leaf, size, last - first >> shift)
-        return self._tables(level, iova, first) + pages + self._tables(level, last, end)
+        yield from self._tables(level, iova, first)
+        yield from progression(leaf, size, last - first >> shift)
+        yield from self._tables(level, last, end)
 
-    def _tables(self, level: int, iova: int, end: int) -> bytes:
-        """Entries of a level that point to fresh tables for iova..end."""
+    def _tables(self, level: int, iova: int, end: int) -> Iterator[bytes]:
+        """Entries of a level that point to fresh tables for iova..end, which are written before."""
         if iova == end:
-            return b""
+            return
         granule, shift = self._fmt.page_sizes[0], self._fmt.shift(level)
         pages = granule // PAGE
         count = (end - 1 >> shift) - (iova >> shift) + 1
-        pointers = []
         for run in _allocate(self._memory, count * pages, pages):
             tables = run.pages // pages
             stop = (iova >> shift) + tables << shift
-            self._write(level, run.address, iova, min(end, stop))
-            pointers.append(progression(self._fmt.table(level, run.address), granule, tables))
+            self._write(level - 1, run, iova, min(end, stop))
+            yield from progression(self._fmt.table(level, run.address), granule, tables)
             iova = stop
-        return b"".join(pointers)
 
-    def _write(self, level: int, address: int, iova: int, end: int) -> None:
-        """Write a run of fresh tables, to which entries of `level` for iova..end will point."""
-        granule, shift = self._fmt.page_sizes[0], self._fmt.shift(level)
-        tables = max(1, _CHUNK // granule)
-        while iova < end:
-            stop = min(end, (iova >> shift) + tables << shift)
-            used = (stop - 1 >> shift) - (iova >> shift) + 1
-            before = bytes(WORD * index(self._fmt, level - 1, iova))
-            words = before + self.row(level - 1, iova, stop)
-            self._memory.write(address, words.ljust(used * granule, b"\0"))
-            address += used * granule
-            iova = stop
+    def _write(self, level: int, run: Run, iova: int, end: int) -> None:
+        """Write a run of fresh tables of a level, those for iova..end."""
+        address = run.address
+        words = bytes(WORD * index(self._fmt, level, iova))
+        for piece in self.row(level, iova, end):
+            words += piece
+            if len(words) >= _CHUNK:
+                self._memory.write(address, words)
+                address += len(words)
+                words = b""
+        if left := run.address + run.pages * PAGE - address:
+            self._memory.write(address, words.ljust(left, b"\0"))
 
 
 def _allocate(memory: TableMemory, pages: int, unit: int) -> Iterator[Run]:

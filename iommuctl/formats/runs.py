@@ -2,44 +2,50 @@
 """Runs: entries whose addresses count up, as bytes, and pages that lie side by side."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from iommuctl.formats.memory import PAGE, Run
 
 _SHORT = 32
-"""Up to so many entries `struct` is faster than patterns."""
+"""Up to so many words `struct` is faster than patterns."""
+
+_PIECE = 1 << 15
+"""Words of a piece: it stays in the processor's second cache while it is made and copied."""
 
 
-def progression(first: int, step: int, count: int) -> bytes:
-    """`count` little-endian 64-bit words: first, first + step, and so on. `step` is a power of two below 2**56.
+def progression(first: int, step: int, count: int) -> Iterator[bytes]:
+    """`count` little-endian 64-bit words in pieces: first, first + step, and so on. `step` is a power of two < 2**56.
 
     Python needs tens of nanoseconds for each word that it handles by itself, so none is: words are made in blocks
     that lie aligned in the progression. Inside a block the same one or two bytes of each word count up, always in the
-    same way; from one block to the next only the bytes above these change, and are the same in all of a block.
+    same way; from one block to the next only the bytes above these change, and are the same in all of a block. So one
+    buffer of some blocks serves for all, and most of the time one byte of its words changes from piece to piece.
     """
     if count <= _SHORT:
-        return struct.pack(f"<{count}Q", *range(first, first + count * step, step))
+        yield struct.pack(f"<{count}Q", *range(first, first + count * step, step))
+        return
     shift = step.bit_length() - 1
     low, below = divmod(shift, 8)
     patterns = _patterns(below, first >> 8 * low & (1 << below) - 1)
-    length = len(patterns[0])
-    index = (first >> shift) % length
-    done = min(count, length - index)
-    head = _block(first, done, low, patterns, index)
-    if done == count:
-        return bytes(head)
-    pieces = [head]
-    block = _block(first + done * step, min(count - done, length), low, patterns, 0)
-    while done < count:
-        word = (first + done * step).to_bytes(8, "little")
-        for byte in range(low + len(patterns), 8):
-            if block[byte] != word[byte]:
-                block[byte::8] = word[byte : byte + 1] * (len(block) // 8)
-        piece = block[: 8 * (count - done)]
-        pieces.append(piece)
-        done += len(piece) // 8
-    return b"".join(pieces)
+    index = (first >> shift) % len(patterns[0])
+    if index:
+        head = min(count, len(patterns[0]) - index)
+        yield bytes(_block(first, low, [pattern[index : index + head] for pattern in patterns]))
+        first, count = first + head * step, count - head
+    if not count:
+        return
+    length = min(count, len(patterns[0]))
+    blocks = min(max(1, _PIECE // length), -(-count // length))
+    buffer = _block(first, low, [pattern[:length] for pattern in patterns]) * blocks
+    held = [(byte,) * blocks for byte in first.to_bytes(8, "little")]
+    for start in range(0, count, blocks * length):
+        starts = range(first + start * step, first + (start + blocks * length) * step, length * step)
+        for byte, column in enumerate(zip(*(word.to_bytes(9, "little") for word in starts), strict=True)):
+            if low + len(patterns) <= byte < 8 and column != held[byte]:
+                buffer[byte::8] = b"".join(bytes([value]) * length for value in column)
+                held[byte] = column
+        yield bytes(memoryview(buffer)[: 8 * (count - start)])
 
 
 @lru_cache(64)
@@ -54,11 +60,11 @@ def _patterns(below: int, rest: int) -> tuple[bytes, ...]:
     return counting * 256, b"".join(bytes([carry]) * len(counting) for carry in range(256))
 
 
-def _block(first: int, count: int, low: int, patterns: tuple[bytes, ...], index: int) -> bytearray:
-    """`count` words, the first of which is word `index` of its block."""
-    words = bytearray(first.to_bytes(8, "little") * count)
+def _block(first: int, low: int, patterns: Sequence[bytes]) -> bytearray:
+    """Words like `first`, but for the bytes from `low` on, which hold the patterns."""
+    words = bytearray(first.to_bytes(8, "little") * len(patterns[0]))
     for byte, pattern in enumerate(patterns, low):
-        words[byte::8] = pattern[index : index + count]
+        words[byte::8] = pattern
     return words
 
 

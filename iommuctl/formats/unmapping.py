@@ -78,7 +78,7 @@ class _Remover:
         ends = int.from_bytes(span[-WORD:], "little") == last and all(
             self._fmt.decode(level, raw).kind == "leaf" for raw in (first, last)
         )
-        return ends and span == progression(first, size, count)
+        return ends and span == b"".join(progression(first, size, count))
 
     def _goes(self, found: Visit, iova: int, end: int) -> bool:
         """Whether an entry that the range meets is to be cleared."""

@@ -27,20 +27,20 @@ def by_struct(first: int, step: int, count: int) -> bytes:
 def test_progression(first: int, shift: int, count: int) -> None:
     first = min(first, MAX - (max(count - 1, 0) << shift)) if count << shift <= MAX else first % PAGE
     count = min(count, (MAX - first >> shift) + 1)
-    assert progression(first, 1 << shift, count) == by_struct(first, 1 << shift, count)
+    assert b"".join(progression(first, 1 << shift, count)) == by_struct(first, 1 << shift, count)
 
 
 @pytest.mark.parametrize("shift", [12, 14, 16, 21, 25, 29, 30, 36, 39])
 def test_progression_over_many_blocks(shift: int) -> None:
     """Carries go through several bytes, from a start that is no start of a block."""
     first = (1 << 48) - (9001 << shift) + 0xF61 if shift < 32 else (5 << shift) + 0xF61
-    assert progression(first, 1 << shift, 20_000) == by_struct(first, 1 << shift, 20_000)
+    assert b"".join(progression(first, 1 << shift, 20_000)) == by_struct(first, 1 << shift, 20_000)
 
 
 def test_progression_ends_with_the_last_word_that_there_is() -> None:
     """A block may reach beyond 64 bits where the progression does not."""
     first = MAX - (40 << 55)
-    assert progression(first, 1 << 55, 41) == by_struct(first, 1 << 55, 41)
+    assert b"".join(progression(first, 1 << 55, 41)) == by_struct(first, 1 << 55, 41)
 
 
 @given(st.lists(st.integers(0, 30)))
