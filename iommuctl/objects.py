@@ -55,7 +55,7 @@ class Objects(Session):
     def memory_create(self, name: str, size: int) -> Memory:
         """Name a range of free RAM, `size` bytes in whole pages. Raises NoRoom, NameTaken."""
         check_name(name)
-        check_range("size", 0, size, PAGE)
+        check_range("offset", 0, size, PAGE)
         with self._change() as operation:
             pa = operation.transaction.pool("ram").allocate_run(size // PAGE, from_top=True)
             return operation.books.add_memory(name, pa, size)
