@@ -113,6 +113,7 @@ class Walker:
     def _context_entry(self) -> int:
         if RTADDR.TTM.get(self._root) != SCALABLE_MODE:
             raise Refused(0x30)
+        self._check_reserved(RTADDR, self._root, 0x30, self._root)
         source = self._request.slot.rid.source_id
         address = RTADDR.RTA.get(self._root) + 16 * (source >> 8)
         root = self._read(ScalableRootEntry, address, 0x38)
