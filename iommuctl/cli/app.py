@@ -4,15 +4,18 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from io import TextIOWrapper
 
 import typer
 
 from iommuctl.cli import failure
-from iommuctl.cli.command import VERSION, AnyCommand, Entry, Group, entries_of, noun
+from iommuctl.cli.command import AnyCommand, Entry, Group, entries_of, noun
+from iommuctl.cli.options import VERSION
+from iommuctl.cli.render import wants_color
 from iommuctl.cli.session import Session
-from iommuctl.errors import IommuError
+from iommuctl.errors import IommuError, Usage
 
 # The summaries stand here, too, so that the help imports none of the modules; a test compares them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -59,8 +62,9 @@ def load(name: str) -> AnyCommand:
     return entries[name].build() if name in entries else noun(name, app)
 
 
+@cache
 def root() -> Group:
-    """The command line as a whole."""
+    """The command line as a whole. It has no state of a run, so the lines of a batch share it."""
 
     def loader(name: str) -> Callable[[], AnyCommand]:
         return lambda: load(name)
@@ -73,7 +77,7 @@ def root() -> Group:
 
 def execute(session: Session, arguments: list[str]) -> int:
     """Carry out one command line. Raises IommuError; returns the exit code."""
-    color = {"always": True, "never": False}.get(session.color)
+    color = wants_color(session.color, sys.stdout)
     try:
         with root().make_context("iommuctl", list(arguments), obj=session, color=color, max_content_width=100) as ctx:
             ctx.command.invoke(ctx)
@@ -105,6 +109,10 @@ def run(arguments: list[str]) -> int:
         return failure.BROKEN_PIPE
     except OSError as error:
         failed = failure.from_os(error)
+    except UnicodeEncodeError as error:
+        if not any("\udc80" <= char <= "\udcff" for argument in arguments for char in argument):
+            raise
+        failed = Usage("an argument is not text", because=f"it has bytes that are not UTF-8: {error.object!r}")
     except KeyboardInterrupt:
         return failure.INTERRUPTED
     else:

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all commands have in common: the global options at every level, lazy groups, the layout of the help.
+"""What all commands have in common: lazy groups, the global options, the layout of the help.
 
 A module of commands has a `typer.Typer` named `app`. Typer would turn all its functions into commands at once, and
 importing all modules would cost more than most commands; here a command is built when it is asked for.
 """
 
+import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info
 
-from iommuctl.cli.session import COLORS, Session
+from iommuctl.cli.options import GLOBAL_OPTIONS
+from iommuctl.cli.render import wants_color
 
 AnyCommand = TyperCommand | TyperGroup
 NO_TRACEBACKS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -21,69 +23,6 @@ NO_TRACEBACKS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_ena
 def module_app(help_text: str, examples: str) -> typer.Typer:
     """The `app` of a module. `examples` are shell commands, one per line, `#` begins a comment."""
     return typer.Typer(help=help_text, epilog=examples, **NO_TRACEBACKS)
-
-
-def _store(name: str) -> Callable[..., Any]:
-    def callback(ctx: typer.Context, _param: object, value: Any) -> Any:
-        if value:
-            ctx.find_root().obj.set_option(name, value)
-        return value
-
-    return callback
-
-
-def _version(ctx: typer.Context, _param: object, value: bool) -> None:
-    if value:
-        from importlib.metadata import version
-
-        typer.echo(f"iommuctl {version('iommuctl')}")
-        ctx.exit()
-
-
-def _choice(name: str, choices: tuple[str, ...]) -> Callable[..., Any]:
-    store = _store(name)
-
-    def callback(ctx: typer.Context, param: Any, value: str | None) -> Any:
-        if value is not None and value not in choices:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.", ctx=ctx, param=param)
-        return store(ctx, param, value)
-
-    return callback
-
-
-def _flag(*names: str, help_text: str, callback: Callable[..., Any] | None = None) -> TyperOption:
-    name = names[-1].removeprefix("--").replace("-", "_")
-    return TyperOption(
-        param_decls=[name, *names],
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        help=help_text,
-        callback=callback or _store(name),
-    )
-
-
-def _value(name: str, metavar: str, help_text: str, callback: Callable[..., Any] | None = None) -> TyperOption:
-    return TyperOption(
-        param_decls=[name, f"--{name}"],
-        expose_value=False,
-        is_eager=True,
-        metavar=metavar,
-        help=help_text,
-        callback=callback or _store(name),
-    )
-
-
-# Options hold no state, so all levels share these objects. Eager: -j must count when a later argument is wrong.
-GLOBAL_OPTIONS = (
-    _flag("-j", "--json", help_text="Print one JSON document; errors too, on stderr."),
-    _flag("--dry-run", help_text="Change nothing; show the table words and the commands that would be written."),
-    _flag("--quiet", help_text="Print nothing when a change succeeds."),
-    _value("backend", "NAME", "Backend of a new state folder (see `backend list`)."),
-    _value("state", "DIR", "State folder; default $IOMMUCTL_STATE."),
-    _value("color", f"{'|'.join(COLORS)}", "Colour the output.", _choice("color", COLORS)),
-)
-VERSION = _flag("--version", help_text="Print the version.", callback=_version)
 
 
 class _Page:
@@ -192,7 +131,7 @@ class Group(_Page, TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without any argument: the help, as a usage error."""
         if not args and ctx.obj.parent is None:
-            typer.echo(ctx.get_help(), err=True)
+            typer.echo(ctx.get_help(), err=True, color=wants_color(ctx.obj.color, sys.stderr))
             raise typer.Exit(2)
         return super().parse_args(ctx, args)
 
@@ -249,6 +188,3 @@ def _examples_of(command: str, examples: str) -> str:
 def noun(name: str, app: typer.Typer) -> Group:
     """The group that a module's `app` stands for."""
     return Group(name, entries_of(app), help_text=str(app.info.help), examples=str(app.info.epilog))
-
-
-__all__ = ["GLOBAL_OPTIONS", "VERSION", "AnyCommand", "Command", "Entry", "Group", "Session", "module_app", "noun"]

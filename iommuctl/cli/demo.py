@@ -5,7 +5,7 @@ Every step is a function that does something and returns what happened; what is 
 """
 
 import tempfile
-from collections.abc import Callable
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -28,12 +28,13 @@ RID1, RID2 = "0000:00:01.0", "0000:00:02.0"
 X, Y, A, B, C = 1, 2, 3, 4, 5
 """The PASIDs of the reference topology: two virtual machines, and three processes of their guests."""
 
-MEMORY = {"host": 1 << 20, "vm1": 16 << 20, "vm2": 16 << 20}
+MEMORY = {"host": 2 << 20, "vm1": 16 << 20, "vm2": 16 << 20}
 HOST_IOVA = 0x100000
 GUEST_BUFFER = 0x200000
 """A GPA that a device reaches by itself; the guests' processes have their buffers above it."""
 POOLS = 0x800000
 SVA_IOVA = 0x7F00_0000_0000
+NOWHERE = 0x100_0000_0000
 
 app = module_app("See it work on a simulated machine.", EXAMPLES)
 
@@ -73,24 +74,23 @@ def demo(ctx: typer.Context) -> None:
         landings = one_dma_per_slot(iommu)
         walk = iommu.translate(RID1, SVA_IOVA, pasid=A, access="w")
         removal = take_away(iommu)
-        refused = iommu.dma(RID2, HOST_IOVA + (1 << 40), data=b"nobody home")
+        refused = iommu.dma(RID2, NOWHERE, data=b"nobody home")
         if session.json:
             session.document(_document(iommu, landings, walk, removal, refused))
             return
         out = session.out
-        for number, (title, show) in enumerate(
-            {
-                "Who uses which table: the reference topology": lambda: out.tree(
-                    tree_by_domain(iommu.domains(), iommu.devices(), iommu.slots())
-                ),
-                "One DMA from every slot, and where it landed": lambda: _show_landings(out, landings),
-                "A guest's process, through two stages of tables, entry by entry": lambda: _show_walk(out, walk),
-                "A mapping is taken away, and the caches are told, or not": lambda: _show_removal(out, removal),
-                "An address that nothing maps": lambda: _show_refused(out, refused),
-            }.items(),
-            1,
-        ):
-            _section(out, number, title, show)
+        _section(out, "1. Who uses which table", "iommuctl topology")
+        out.tree(tree_by_domain(iommu.domains(), iommu.devices(), iommu.slots()))
+        _section(out, "2. One DMA from every slot, and where it landed", f"iommuctl sim dma {RID1} {HOST_IOVA:#x} …")
+        _show_landings(out, landings)
+        by_hand = f"iommuctl translate {RID1} {SVA_IOVA:#x} --pasid {A} --access w"
+        _section(out, "3. One of them explained: a guest's process, through two stages of tables", by_hand)
+        _show_walk(out, walk)
+        by_hand = f"iommuctl pgtable unmap a1 --iova {SVA_IOVA:#x} --size 64K"
+        _section(out, "4. A mapping is taken away; the caches are not told, then they are", by_hand)
+        _show_removal(out, removal)
+        _section(out, "5. A write to an address that nothing maps", f"iommuctl sim dma {RID2} {NOWHERE:#x} …")
+        _show_answer(out, f"{RID2}: ", refused)
 
 
 def build(iommu: "Iommu") -> None:
@@ -145,12 +145,12 @@ def _place(iommu: "Iommu", result: DmaResult) -> tuple[str, int]:
     return "", 0
 
 
-def _section(out: Output, number: int, title: str, show: Callable[[], None]) -> None:
-    if number > 1:
+def _section(out: Output, title: str, command: str) -> None:
+    if not title.startswith("1"):
         out.line()
-    out.line(("key", f"{number}. {title}"))
+    out.line(("key", title))
+    out.line(("dim", f"   $ {command}"))
     out.line()
-    show()
 
 
 def _show_landings(out: Output, landings: list[Landing]) -> None:
@@ -166,34 +166,45 @@ def _show_landings(out: Output, landings: list[Landing]) -> None:
             for landing in landings
         ],
     )
-    places = {(landing.memory, landing.offset) for landing in landings}
-    addresses = {landing.iova for landing in landings}
-    out.line(("dim", f"{len(addresses)} different input addresses, {len(places)} different places."))
+    places: dict[tuple[str, int], list[Slot]] = {}
+    same: dict[tuple[int | None, int], list[Landing]] = {}
+    for landing in landings:
+        places.setdefault((landing.memory, landing.offset), []).append(landing.slot)
+        same.setdefault((landing.slot.pasid, landing.iova), []).append(landing)
+    out.line()
+    for (memory, _), slots in places.items():
+        if len(slots) > 1:
+            out.line(("", f"{' and '.join(map(str, slots))} meet in {memory}."))
+    for (pasid, iova), group in same.items():
+        if len(group) > 1 and len({(each.memory, each.offset) for each in group}) == len(group):
+            rids = " and of ".join(str(each.slot.rid) for each in group)
+            out.line(("", f"PASID {pasid} of {rids} use the same address, {iova:#x}, for different places."))
 
 
 def _show_walk(out: Output, walk: Translation) -> None:
     out.line(("rid", str(walk.slot)), ("", f"  IOVA {walk.iova:#x}  w"))
     show_steps(out, walk.steps)
     show_end(out, walk)
+    out.line()
+    kinds = Counter(step.structure for step in walk.steps)
+    out.line(("", f"{len(walk.steps)} entries: {', '.join(f'{count} {name}' for name, count in kinds.items())}."))
+    out.line(
+        ("", "What a guest's table calls an address goes through the parent domain, the table's own address, too.")
+    )
 
 
 def _show_removal(out: Output, removal: Removal) -> None:
-    out.line(("rid", str(removal.slot)), ("", f"  IOVA {removal.iova:#x} is not in the page table any more."))
-    _show_answer(out, "The caches do not know: ", removal.before)
+    _show_answer(out, f"{removal.slot}, unmapped, no invalidation: ", removal.before)
     for command in removal.commands:
-        out.line(("", "  invalidate  "), ("name", command.name), ("", f"  {field_list(command.fields)}"))
-    _show_answer(out, "Now they do: ", removal.after)
-
-
-def _show_refused(out: Output, refused: DmaResult) -> None:
-    _show_answer(out, "A write by the second device: ", refused)
+        out.line(("", "  "), ("name", command.name), ("", f"  {field_list(command.fields)}"))
+    _show_answer(out, f"{removal.slot}, invalidated: ", removal.after)
 
 
 def _show_answer(out: Output, what: str, result: DmaResult) -> None:
     if result.fault:
         out.line(("", what), ("bad", "fault "), ("", fault_sentence(result.fault)))
     else:
-        stale = ", stale: the tables say no such thing" if result.stale else ""
+        stale = ", which the tables no longer say: a stale cache entry" if result.stale else ""
         out.line(("", what), ("", f"the DMA goes to {result.pieces[0].pa:#x}"), ("bad", stale))
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 COLORS = ("auto", "always", "never")
 
+DRAWN_ROWS = 1000
+"""Longer tables are plain everywhere: rich takes a millisecond for some rows."""
+
 Span = tuple[str, str]
 """A style of STYLES ("" is none) and a text."""
 
@@ -24,7 +27,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "": {},
     "name": {"fg": "cyan", "bold": True},
     "rid": {"fg": "yellow"},
-    "address": {"fg": "blue"},
+    "address": {"fg": "bright_blue"},
     "good": {"fg": "green"},
     "bad": {"fg": "red", "bold": True},
     "key": {"bold": True},
@@ -94,7 +97,7 @@ class Output:
         """A table. `empty` is what a terminal shows when it has no rows."""
         if not rows and empty and self.terminal:
             self.line(("dim", empty))
-        elif self.terminal or self.color:
+        elif (self.terminal or self.color) and len(rows) <= DRAWN_ROWS:
             self._drawn(columns, rows)
         else:
             self._aligned([[column.title for column in columns], *rows])
@@ -162,8 +165,8 @@ class Output:
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold" if self.color else "")
         for column in columns:
             style = STYLES[column.style]
-            words = [word for word in ("bold", "dim") if style.get(word)] + [style["fg"]] * ("fg" in style)
-            table.add_column(column.title, style=" ".join(words) if self.color else "", overflow="fold")
+            words = [word for word in ("bold", "dim") if word in style] + [str(style.get("fg", ""))]
+            table.add_column(column.title, style=" ".join(words).strip() if self.color else "", overflow="fold")
         for row in rows:
             table.add_row(*(Text(safe(cell)) for cell in row))
         console.print(table)

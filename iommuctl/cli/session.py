@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from iommuctl.cli.render import COLORS, Output
+from iommuctl.cli.render import Output
 from iommuctl.errors import Usage
 
 if TYPE_CHECKING:
     from iommuctl.iommu import Iommu
-
-__all__ = ["COLORS", "Session", "session_of"]
 
 
 class Session:

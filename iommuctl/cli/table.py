@@ -80,7 +80,8 @@ def decode(
         return
     out = session.out
     out.line(("name", found.structure), ("", f"  {decoder.summary(layout)}"))
-    out.line(("dim", " ".join(f"{word:#018x}" for word in found.words)))
+    for first in range(0, len(found.words), 4):
+        out.line(("dim", " ".join(f"{word:#018x}" for word in found.words[first : first + 4])))
     out.table(
         [Column("BITS", "dim"), Column("FIELD", "name"), Column("VALUE", "address"), Column("MEANING")],
         [

@@ -55,19 +55,25 @@ def translate(
 
 
 def show_steps(out: Output, steps: tuple[Step, ...]) -> None:
-    """A line for each entry of a walk: what it is, where it lies, its words, the fields that are not zero."""
+    """A line for each entry of a walk: what it is, where it lies, its words, the fields that are not zero.
+
+    An entry that was shown before is dim.
+    """
     name_width = max((len(step.structure) for step in steps), default=0)
     address_width = max((len(f"{step.address:#x}") for step in steps), default=0)
+    seen = set()
     for step in steps:
+        again = (step.structure, step.address) in seen
+        seen.add((step.structure, step.address))
         words = step.raw
         while len(words) > 1 and not words[-1]:
             words = words[:-1]
         out.line(
             ("", "  "),
-            ("name", f"{step.structure:<{name_width}}"),
-            ("address", f"  {step.address:<#{address_width}x}"),
+            ("dim" if again else "name", f"{step.structure:<{name_width}}"),
+            ("dim" if again else "address", f"  {step.address:<#{address_width}x}"),
             ("dim", f"  {' '.join(f'{word:#x}' for word in words)}"),
-            ("", f"  {field_list(step.fields)}"),
+            ("dim" if again else "", f"  {field_list(step.fields)}"),
         )
 
 
