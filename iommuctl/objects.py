@@ -57,7 +57,9 @@ class Objects(Session):
         check_name(name)
         check_range("offset", 0, size, PAGE)
         with self._change() as operation:
-            pa = operation.transaction.pool("ram").allocate_run(size // PAGE, from_top=True)
+            # Aligned to the largest page that it can fill, so that a mapping of it uses such pages.
+            alignment = max(page for page in (PAGE, *operation.capabilities.page_sizes) if page <= size)
+            pa = operation.transaction.pool("ram").allocate_top(size // PAGE, alignment)
             return operation.books.add_memory(name, pa, size)
 
     def memory_destroy(self, selector: str, *, force: bool = False) -> None:

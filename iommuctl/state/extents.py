@@ -33,12 +33,26 @@ class Extents:
             missing -= take
         return runs
 
-    def allocate_run(self, pages: int, *, from_top: bool = False) -> int:
-        """The address of contiguous pages, from the low or the high end of an extent. Raises NoRoom."""
+    def allocate_run(self, pages: int) -> int:
+        """The address of contiguous pages. Raises NoRoom."""
         extent = self._best_fit(pages)
         if extent is None:
             raise self._no_room(pages)
-        address = extent.address + (extent.pages - pages) * PAGE if from_top else extent.address
+        self._shrink(extent, Run(extent.address, pages))
+        return extent.address
+
+    def allocate_top(self, pages: int, alignment: int) -> int:
+        """The address of contiguous pages as high in their extent as `alignment` lets them be. Raises NoRoom.
+
+        Where no extent has room for that, they are aligned to a page.
+        """
+        slack = alignment // PAGE - 1
+        extent = self._best_fit(pages + slack)
+        if extent is None:
+            extent, alignment = self._best_fit(pages), PAGE
+        if extent is None:
+            raise self._no_room(pages)
+        address = extent.address + (extent.pages - pages) * PAGE & -alignment
         self._shrink(extent, Run(address, pages))
         return address
 
