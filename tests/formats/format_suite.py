@@ -11,6 +11,7 @@ The first tests look at entries alone, the others at what the engine makes of th
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import pytest
@@ -224,6 +225,16 @@ class FormatSuite:
         radix.unmap_range(fmt, memory, root, hole, hole)
         assert radix.unmap_range(fmt, memory, root, iova, count * granule).leaves == count - fmt.entries(1)
         assert not list(radix.entries(fmt, memory, root))
+
+    def test_pages_that_the_output_address_forbids(self, fmt: Format) -> None:
+        prot = self.prots[-1]
+        for small, large in pairwise(fmt.page_sizes):
+            memory = ToyMemory()
+            root = radix.new_root(fmt, memory)
+            radix.map_range(fmt, memory, root, large, large, large + small, prot, fmt.page_sizes)
+            assert list(radix.leaves(fmt, memory, root)) == [
+                Leaf(large + offset, small, large + small + offset, prot) for offset in range(0, large, small)
+            ]
 
     @examples
     @given(data=st.data())

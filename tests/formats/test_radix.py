@@ -48,21 +48,33 @@ def entry_address(memory: ToyMemory, root: int, iova: int, level: int) -> int:
     return next(step.address for step in radix.walk(FMT, memory, root, iova) if step.level == level)
 
 
+class CountingFormat(ToyFormat):
+    decoded = 0
+
+    def decode(self, level: int, raw: int) -> radix.Entry:
+        self.decoded += 1
+        return super().decode(level, raw)
+
+
 # The driver side.
 
 
 def test_a_gib_takes_few_calls() -> None:
     """The guard for the time of a bulk map: 262144 entries, 513 new tables."""
+    fmt = CountingFormat(4096, width=39, levels=3, page_levels=3)
     memory, root = tree()
-    radix.map_range(FMT, memory, root, G1, G1, 3 * G1, "rw", (K4,))
+    radix.map_range(fmt, memory, root, G1, G1, 3 * G1, "rw", (K4,))
     assert memory.allocations == 2
-    assert len(memory.writes) == 2 << 20 >> 18 | 2
+    assert len(memory.writes) == 8 + 2
     assert sum(size for _, size in memory.writes) == 513 * PAGE + 8
+    assert radix.table_runs(fmt, memory, root) == [Run(BASE, 514)]
+    assert fmt.decoded == 513, "leaf entries are not looked at"
     memory.writes.clear()
     memory.reads.clear()
-    assert radix.unmap_range(FMT, memory, root, G1, G1) == ([Run(BASE + PAGE, 513)], 512 * 512)
+    assert radix.unmap_range(fmt, memory, root, G1, G1) == ([Run(BASE + PAGE, 513)], 512 * 512)
     assert memory.writes == [(root + 8, 8)]
     assert len(memory.reads) == 514
+    assert fmt.decoded < 4 * 514, "two entries stand for a leaf table"
 
 
 def test_tables_are_written_before_what_points_to_them() -> None:
@@ -245,6 +257,25 @@ def test_unmap_takes_out_every_table_that_becomes_empty() -> None:
     assert memory.read(root, PAGE) == bytes(PAGE)
 
 
+def test_unmap_looks_between_the_first_and_the_last_page() -> None:
+    memory, root = tree((0, M2, 0))
+    middle = entry_address(memory, root, 7 * K4, 1)
+    write_word(memory, middle, RESERVED | ToyEntry.V.mask)
+    with pytest.raises(DamagedTable):
+        radix.unmap_range(FMT, memory, root, 0, M2)
+    write_word(memory, middle, USED)
+    write_word(memory, middle + 8, 0)
+    assert radix.unmap_range(FMT, memory, root, 0, M2) == ([Run(BASE + PAGE, 2)], 510)
+
+
+def test_unmap_takes_out_a_table_with_what_hardware_ignores() -> None:
+    memory, root = tree((0, K4, 0))
+    write_word(memory, entry_address(memory, root, M2 - K4, 1), USED)
+    assert radix.unmap_range(FMT, memory, root, 0, K4).freed == []
+    radix.map_range(FMT, memory, root, 0, K4, 0, "rw", (K4,))
+    assert radix.unmap_range(FMT, memory, root, 0, M2).freed == [Run(BASE + PAGE, 2)]
+
+
 def test_unmap_counts_pages_that_hardware_has_marked() -> None:
     memory, root = tree((0, M2, 0))
     for iova in (0, 5 * K4, M2 - K4):
@@ -287,10 +318,12 @@ def test_walk_lets_exceptions_of_memory_through() -> None:
 def test_walk_ends_at_the_first_level_whatever_is_there() -> None:
     class Odd(ToyFormat):
         def decode(self, level: int, raw: int) -> radix.Entry:  # noqa: ARG002
-            return radix.Entry("table", BASE)
+            return radix.Entry("table", BASE + (4 - level) * PAGE)
 
     memory, root = tree()
+    write_word(memory, root, 1)
     assert [step.level for step in radix.walk(Odd(4096, 39, 3, 3), memory, root, 0)] == [3, 2, 1]
+    assert len(list(radix.entries(Odd(4096, 39, 3, 3), memory, root))) == 1 + 512 + 512
 
 
 def test_entries_come_depth_first_in_order() -> None:

@@ -39,8 +39,9 @@ def test_progression_over_many_blocks(shift: int) -> None:
 
 def test_progression_ends_with_the_last_word_that_there_is() -> None:
     """A block may reach beyond 64 bits where the progression does not."""
-    first = MAX - (40 << 55)
-    assert b"".join(progression(first, 1 << 55, 41)) == by_struct(first, 1 << 55, 41)
+    for shift, count in ((55, 41), (48, 33_024)):
+        first = (1 << 64) - (count << shift) + 7
+        assert b"".join(progression(first, 1 << shift, count)) == by_struct(first, 1 << shift, count)
 
 
 @given(st.lists(st.integers(0, 30)))
