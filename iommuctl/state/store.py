@@ -36,6 +36,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._connection: sqlite3.Connection | None = None
+        self._ready = False
         self._lock = -1
         self._memory = -1
         self._memory_path: Path | None = None
@@ -45,6 +46,7 @@ class Store:
         if self._connection:
             self._connection.close()
             self._connection = None
+            self._ready = False
         for descriptor in (self._lock, self._memory):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -63,9 +65,8 @@ class Store:
             with self._locked(fcntl.LOCK_SH) as connection:
                 connection.execute("BEGIN")
                 try:
-                    ready = schema.recognise(connection, str(self.folder / "state.db"))
                     transaction = self._transaction(connection)
-                    ready = ready and not transaction.has_redo()
+                    ready = self._has_tables(connection) and not transaction.has_redo()
                     if ready:
                         yield transaction
                 finally:
@@ -86,7 +87,7 @@ class Store:
                 connection.execute("BEGIN IMMEDIATE")
                 transaction = self._transaction(connection)
                 try:
-                    if not schema.recognise(connection, str(self.folder / "state.db")):
+                    if not self._has_tables(connection):
                         schema.create(connection)
                     transaction.finish_redo()
                     yield transaction
@@ -105,6 +106,12 @@ class Store:
                     transaction.abandon()
                 else:
                     transaction.complete()
+
+    def _has_tables(self, connection: sqlite3.Connection) -> bool:
+        """Whether a command has come as far as making the tables; once there they stay."""
+        if not self._ready:
+            self._ready = schema.recognise(connection, str(self.folder / "state.db"))
+        return self._ready
 
     def _transaction(self, connection: sqlite3.Connection) -> Transaction:
         return Transaction(connection, self.folder, self._open_memory)
@@ -128,7 +135,6 @@ class Store:
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute("PRAGMA journal_mode = TRUNCATE")
                 connection.execute("PRAGMA temp_store = MEMORY")
-                schema.recognise(connection, str(path))
             except BaseException:
                 connection.close()
                 raise

@@ -32,6 +32,7 @@ class Transaction:
         self._open_memory = open_memory
         self._overlay: Overlay | None = None
         self._pools: dict[str, Extents] = {}
+        self._meta: dict[str, Any] | None = None
         self._new_memory: Path | None = None
 
     # What a backend sees.
@@ -71,11 +72,13 @@ class Transaction:
 
     def meta(self, key: str) -> Any:
         """A fact about the whole folder, or None."""
-        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+        if self._meta is None:
+            self._meta = {key: json.loads(text) for key, text in self.connection.execute("SELECT * FROM meta")}
+        return self._meta.get(key)
 
     def set_meta(self, key: str, value: Any) -> None:
         self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+        self._meta = None
 
     def memory_plan(self) -> MemoryPlan | None:
         """Where RAM and tables are; None on real hardware and before the first use."""
@@ -91,6 +94,7 @@ class Transaction:
         generation = self.meta("generation") or 0
         for (table,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             self.connection.execute(f"DELETE FROM {table}")
+        self._meta = None
         self.set_meta("generation", generation)
 
     def create_memory(self, plan: MemoryPlan) -> None:
