@@ -87,8 +87,8 @@ class Unit:
         elif name == "FSTS":
             # Write 1 to clear; PPF and FRI tell of the records and go with them.
             self._put("FSTS", self.read_register("FSTS") & ~(value & (FSTS.PFO.mask | FSTS.IQE.mask)))
-        elif name.startswith("FRCD") and value & FaultRecord.F.mask:
-            self._free_record(name)
+        elif name.startswith("FRCD"):
+            self._free_record(name, value)
         elif name in _PLAIN:
             self._put(name, value)
         else:
@@ -231,8 +231,8 @@ class Unit:
             self._put("FSTS", status & ~FSTS.FRI.mask | FSTS.encode(PPF=1, FRI=index))
         self._rows.put("vtd", NEXT_RECORD, (index + 1) % (CAP.NFR.get(self.capability.cap) + 1))
 
-    def _free_record(self, name: str) -> None:
-        self._put(name, self.read_register(name) & ~FaultRecord.F.mask)
+    def _free_record(self, name: str, value: int) -> None:
+        self._put(name, self.read_register(name) & ~(value & FaultRecord.F.mask))
         records = range(CAP.NFR.get(self.capability.cap) + 1)
         if not any(FaultRecord.F.get(self.read_register(f"FRCD{index}")) for index in records):
             self._put("FSTS", self.read_register("FSTS") & ~(FSTS.PPF.mask | FSTS.FRI.mask))
