@@ -85,8 +85,7 @@ class Unit:
             self._put("IQT", value)
             self._run_queue()
         elif name == "FSTS":
-            # Write 1 to clear; PPF and FRI tell of the records and go with them.
-            self._put("FSTS", self.read_register("FSTS") & ~(value & (FSTS.PFO.mask | FSTS.IQE.mask)))
+            self._clear_status(value)
         elif name.startswith("FRCD"):
             self._free_record(name, value)
         elif name in _PLAIN:
@@ -112,6 +111,14 @@ class Unit:
             self._put("IQH", 0)
         self._put("GSTS", status)
 
+    def _clear_status(self, value: int) -> None:
+        """FSTS: writing 1 clears. PPF and FRI tell of the records and go with them."""
+        status = self.read_register("FSTS")
+        self._put("FSTS", status & ~(value & (FSTS.PFO.mask | FSTS.IQE.mask)))
+        if status & value & FSTS.IQE.mask:
+            # The descriptor that stopped the queue is fetched again.
+            self._run_queue()
+
     def _run_queue(self) -> None:
         if not GSTS.QIES.get(self.read_register("GSTS")) or FSTS.IQE.get(self.read_register("FSTS")):
             return
@@ -119,8 +126,8 @@ class Unit:
         root = self._rows.get("vtd", LATCHED_ROOT)
         head, error = queue.run(self.read_register("IQH"), self.read_register("IQT"), root)
         self._put("IQH", head)
+        self._put("IQERCD", error)
         if error:
-            self._put("IQERCD", error)
             self._put("FSTS", self.read_register("FSTS") | FSTS.IQE.mask)
 
     # Requests
