@@ -30,7 +30,7 @@ from iommuctl.model import (
 from iommuctl.objects import install
 from iommuctl.pgtables import check_root, nest_parent, pgtable_format
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
-from iommuctl.rules import check_numbers, check_pasid
+from iommuctl.rules import check_numbers, check_pasid, check_pasid_number
 from iommuctl.session import Operation
 from iommuctl.simulation import Simulation
 
@@ -116,8 +116,6 @@ class Iommu(Simulation):
             raise Usage("one page table is bound", hint="give its address with --addr, or its name with --pgtable")
         with self._change() as operation:
             parent = nest_parent(operation, domain)
-            if operation.capabilities.nesting == "none":
-                raise CannotNest("this backend nests no page tables")
             slot = _slot(operation, operation.device(rid), pasid)
             old = _parent_slot(operation, parent, slot)
             if pgtable is not None:
@@ -183,8 +181,10 @@ class Iommu(Simulation):
         with self._change() as operation:
             parent = operation.books.domain(domain)
             rid = None if device is None else operation.device(device).rid
-            if pasid is not None and rid is not None:
-                check_pasid(operation.device(rid), pasid)
+            if pasid is not None:
+                check_pasid_number(pasid)
+                if rid is not None:
+                    check_pasid(operation.device(rid), pasid)
             bindings = [
                 occupant
                 for occupant in operation.books.slots(domain=parent, rid=rid)

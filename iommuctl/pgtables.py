@@ -3,7 +3,7 @@
 
 from typing import TYPE_CHECKING
 
-from iommuctl.errors import Misaligned, NotNestParent, OutOfAperture, OutsideMemory, Overlap, Unsupported
+from iommuctl.errors import CannotNest, Misaligned, NotNestParent, OutOfAperture, OutsideMemory, Overlap, Unsupported
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Domain, PageTable
 from iommuctl.objects import Objects, forget_pgtable, take_off
@@ -125,8 +125,10 @@ class PageTables(Objects):
 
 
 def nest_parent(operation: Operation, selector: str) -> Domain:
-    """The domain, when it can be a parent. Raises NotNestParent."""
+    """The domain, when it can be a parent. Raises CannotNest, NotNestParent."""
     domain = operation.books.domain(selector)
+    if operation.capabilities.nesting == "none":
+        raise CannotNest("this backend nests no page tables")
     if not domain.nest_parent:
         raise NotNestParent(
             f"nothing can be nested on {domain.name}",

@@ -112,14 +112,19 @@ def check_width(wanted: int | None, capabilities: Capabilities) -> int:
     return wanted
 
 
-def check_pasid(device: Device, pasid: int) -> None:
-    """The kernel accepts PASIDs on devices that have none, so the check is ours."""
+def check_pasid_number(pasid: int) -> None:
+    """A PASID that is named is positive."""
     if pasid == 0:
         raise PasidZero(
             "PASID 0 cannot be named", because="it is the slot of the RID itself", hint="leave --pasid away"
         )
     if pasid < 0:
         raise BadNumber(f"PASID {pasid} is negative")
+
+
+def check_pasid(device: Device, pasid: int) -> None:
+    """The kernel accepts PASIDs on devices that have none, so the check is ours."""
+    check_pasid_number(pasid)
     if device.pasid_bits == 0:
         raise NoPasidSupport(
             f"{device.rid} has no PASIDs", hint="on the simulator: `iommuctl device add RID --pasid-bits N`"
