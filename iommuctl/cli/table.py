@@ -105,7 +105,10 @@ def dump(
         str, typer.Argument(metavar="DOMAIN|PGTABLE", help="A domain or a page table.", show_default=False)
     ],
 ) -> None:
-    """Dump every present entry of the tables of a domain or page table, with its address."""
+    """Dump every present entry of the tables of a domain or page table, with its address.
+
+    The addresses of a domain are physical; those of a page table are guest physical addresses of its parent.
+    """
     session = session_of(ctx)
     visits = session.iommu.table_entries(name)
     if session.json:

@@ -57,6 +57,9 @@ def test_dump(reference: Run) -> None:
     lines = reference("table dump domain1").out.splitlines()
     assert len(lines) == len(entries)
     assert "level 4" in lines[0]
+    own = reference("table dump a1 -j").json["entries"]
+    assert own[0]["address"] == "0x8007f0"
+    assert [entry["to"] for entry in own if entry["kind"] == "leaf"][:2] == ["0x400000", "0x401000"]
 
 
 def test_check(reference: Run, run: Run) -> None:
