@@ -5,9 +5,11 @@ from typing import Literal
 
 from iommuctl.errors import (
     CannotNest,
+    DamagedTable,
     NoRoom,
     NothingBound,
     OutOfAperture,
+    OutsideMemory,
     ParentNotAttached,
     SlotBound,
     SlotEmpty,
@@ -234,8 +236,18 @@ class Iommu(Simulation):
             slots = {occupant.slot: occupant for occupant in books.slots()}
             mappings = {domain.id: books.mappings(domain) for domain in domains}
             request = CheckRequest(operation.call("devices", rid=None), domains, mappings, slots)
-            problems: list[str] = operation.call("check", request=request)
-            return [*problems, *check_pages(operation), *check_guest_tables(operation)]
+            audits = (
+                lambda: operation.call("check", request=request),
+                lambda: check_pages(operation),
+                lambda: check_guest_tables(operation),
+            )
+            problems: list[str] = []
+            for audit in audits:
+                try:
+                    problems += audit()
+                except (OutsideMemory, DamagedTable) as error:
+                    problems.append(f"the tables cannot be followed: {error.what}")
+            return problems
 
 
 def _slot(operation: Operation, device: Device, pasid: int | Literal["auto"] | None) -> Slot:

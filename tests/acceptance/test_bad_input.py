@@ -118,6 +118,14 @@ def test_tables_outside_memory(used: Shell) -> None:
     assert used.state.joinpath("state.db").read_bytes() == before
 
 
+@pytest.mark.parametrize("structure", ["scalable-root-entry", "scalable-context-entry", "pasid-directory-entry"])
+def test_check_lists_a_table_that_cannot_be_followed(used: Shell, structure: str) -> None:
+    steps = used.json("translate", RID1, "0x1000")["steps"]
+    address = next(step["address"] for step in steps if step["structure"] == f"vtd.{structure}")
+    used("sim", "write", address, "ff" * 8)
+    assert used.json("check", exit_code=1)["problems"]
+
+
 def test_noise_as_tables(used: Shell) -> None:
     """Random words over all table memory that is in use: every command ends with an answer or an error."""
     tables = used.json("sim", "show")["memory"]["tables"]
