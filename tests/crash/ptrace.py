@@ -353,18 +353,25 @@ class _Child:
     def __init__(self, pid: int, registers: Registers) -> None:
         self.pid = pid
         self._registers = registers
+        self._info = _Info()
 
-    def call(self) -> tuple[int, list[int], int | None]:
-        """The call that the process is at: number and arguments at its entry; -1, none and the result at its exit."""
-        info = _Info()
+    def call(self) -> tuple[int, list[int]]:
+        """At the entry of a call: its number and arguments."""
+        info = self._look(_AT_ENTRY)
+        return info.words[0], info.words[1:7]
+
+    def result(self) -> int:
+        """At the exit of a call: what it returns."""
+        return ctypes.c_int64(self._look(_AT_EXIT).words[0]).value
+
+    def _look(self, where: int) -> _Info:
+        info = self._info
         _ptrace(_PTRACE_GET_SYSCALL_INFO, self.pid, ctypes.sizeof(info), ctypes.addressof(info))
         if info.arch != self._registers.audit:
             raise TracerError(f"a system call of architecture {info.arch:#x} under a kernel of {platform.machine()}")
-        if info.op == _AT_ENTRY:
-            return int(info.words[0]), [int(word) for word in info.words[1:7]], None
-        if info.op == _AT_EXIT:
-            return -1, [], ctypes.c_int64(info.words[0]).value
-        raise TracerError(f"a stop at a system call that is neither entry nor exit: {info.op}")
+        if info.op != where:
+            raise TracerError(f"a stop of kind {info.op} at a system call, where {where} was due")
+        return info
 
     def skip_call(self) -> None:
         """At the entry of a call: have the kernel not make it. `set_result` at its exit is then what it returns."""
@@ -405,16 +412,18 @@ class _Run:
         self._mark = mark
         self._plan = plan
         self._phase: Literal["before", "function", "counting", "after"] = "before"
+        self._inside = False  # a call: entries and exits take turns
         self._locking = False
         self._result: int | None = None  # of the call that is being skipped
         self._dying = False  # at the exit of this call
 
     def stop(self) -> bool:
         """The child stopped at the entry or exit of a call. Says whether it is to die there."""
-        number, arguments, result = self._child.call()
-        if result is None:
-            return self._entry(self._names.get(number, f"call {number}"), arguments)
-        return self._exit(result)
+        self._inside = not self._inside
+        if self._inside:
+            number, arguments = self._child.call()
+            return self._entry(self._names.get(number) or f"call {number}", arguments)
+        return self._exit()
 
     def _entry(self, name: str, arguments: list[int]) -> bool:
         if name == "write" and arguments[0] == self._report:
@@ -444,11 +453,11 @@ class _Run:
             if name in _COUNTED and count > 1:
                 self._child.set_count(count // 2)
 
-    def _exit(self, result: int) -> bool:
+    def _exit(self) -> bool:
         if self._result is not None:
             self._child.set_result(self._result)
             self._result = None
-        if self._locking and result == 0:
+        if self._locking and self._child.result() == 0:
             self._phase = "counting"
         self._locking = False
         return self._dying
@@ -465,6 +474,9 @@ def serve(timeout: float) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a function prints must not be taken for an answer
     signal.signal(signal.SIGALRM, _too_late)
+    # A run is hundreds of hand-overs from one process to the other and back. Between two processors they cost more.
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[os.getpid() % len(processors)]})
     for line in requests:
         request = json.loads(line)
         # The timer is not inherited: the child knows nothing of it.

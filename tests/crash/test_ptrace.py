@@ -200,7 +200,7 @@ def test_a_driver_starts_no_driver(tracer: Tracer) -> None:
 
 def test_runs_are_alike(tracer: Tracer, tmp_path: Path) -> None:
     """The number of a call means the same call in each run, or killing at every number would not be complete."""
-    seen = {tracer.run(deposit, str(ledger(tmp_path / str(index)))).calls for index in range(10)}
+    seen = {tracer.run(deposit, str(ledger(tmp_path / str(index)))).calls for index in range(6)}
     assert len(seen) == 1, seen
 
 
@@ -318,7 +318,7 @@ def test_the_model_is_killed_at_every_call(tracer: Tracer, bank: Path, tmp_path:
         assert (outcome.ended, outcome.calls) == ("killed", calls[:at])
         value = balance(folder)
         found[value] += 1
-        assert tracer.run(deposit, str(folder)).ended == "returned"
+        deposit(str(folder))
         assert balance(folder) == value + 1
     assert set(found) == {0, 1}
     assert found.total() == len(calls)
