@@ -215,10 +215,10 @@ class Objects(Session):
 
 
 def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, force: bool) -> None:
-    """Empty these slots, in order; without `force` raise InUse that lists them."""
+    """Empty these slots, PASIDs before their RID; without `force` raise InUse that lists them."""
     if slots and not force:
         raise _in_use(what, [_user(occupant) for occupant in slots])
-    for occupant in slots:
+    for occupant in reversed(slots):
         install(operation, SlotChange(occupant.slot, occupant, None))
 
 

@@ -85,6 +85,6 @@ class Simulation(PageTables):
 
     def _check_ram(self, operation: Operation) -> MemoryPlan:
         plan = operation.transaction.memory_plan()
-        if plan is None:
+        if plan is None or not operation.capabilities.simulates:
             raise Unsupported("this backend has no simulated machine", hint="use --backend sim in a folder of its own")
         return plan
