@@ -51,11 +51,31 @@ class Capability:
             self._reserved[layout] = layout.reserved_without(self.has)
         return self._reserved[layout]
 
+    def why_not_driven(self) -> str:
+        """Why our driver cannot drive such a unit; nothing when it can."""
+        if lacks := [name for name in ("QI", "SMTS", "SSTS") if not self.has(name)]:
+            return f"its ECAP lacks {', '.join(lacks)}: a queue and scalable mode with a second stage"
+        if CAP.CM.get(self.cap):
+            return "its CAP has CM: it caches entries without Present"
+        if CAP.RWBF.get(self.cap):
+            return "its CAP has RWBF: its write buffer would have to be flushed after each change"
+        return "" if self.domain_widths else "its CAP has no second-stage width in SAGAW that is within MGAW"
+
+    @cached_property
+    def drains(self) -> dict[str, int]:
+        """Fields of an IOTLB invalidation that have requests drained, where the unit can."""
+        return {"DW": CAP.DWD.get(self.cap), "DR": CAP.DRD.get(self.cap)}
+
     @cached_property
     def widths(self) -> tuple[int, ...]:
         """Second-stage widths in bits."""
         sagaw = CAP.SAGAW.get(self.cap)
         return tuple(width for aw, width in WIDTHS.items() if sagaw >> aw & 1)
+
+    @cached_property
+    def domain_widths(self) -> tuple[int, ...]:
+        """Those of which all addresses can be translated."""
+        return tuple(width for width in self.widths if width <= self.mgaw)
 
     @cached_property
     def page_sizes(self) -> tuple[int, ...]:

@@ -93,17 +93,26 @@ def all_pasid_entries() -> int:
     return PasidCacheInvalidate.encode(G=3)
 
 
-def iotlb_domain(did: int) -> int:
+def everything(capability: Capability) -> list[int]:
+    """Forget all, in the order that a new root table asks for."""
+    return [
+        ContextCacheInvalidate.encode(G=1),
+        all_pasid_entries(),
+        IotlbInvalidate.encode(G=1, **capability.drains),
+    ]
+
+
+def iotlb_domain(capability: Capability, did: int) -> int:
     """Forget everything under a DID."""
-    return IotlbInvalidate.encode(G=2, DW=1, DR=1, DID=did)
+    return IotlbInvalidate.encode(G=2, DID=did, **capability.drains)
 
 
 def iotlb_pages(capability: Capability, did: int, span: Span) -> int:
     """Forget second-stage addresses under a DID: the smallest block that covers them, else the whole DID."""
     address, order = covering_block(span.first, span.last)
     if order > capability.max_address_mask:
-        return iotlb_domain(did)
-    return IotlbInvalidate.encode(G=3, DW=1, DR=1, DID=did, AM=order, IH=span.leaf, ADDR=address)
+        return iotlb_domain(capability, did)
+    return IotlbInvalidate.encode(G=3, DID=did, AM=order, IH=span.leaf, ADDR=address, **capability.drains)
 
 
 def pasid_iotlb(did: int, pasid: int, span: Span | None) -> int:

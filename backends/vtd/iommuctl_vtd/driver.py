@@ -49,7 +49,7 @@ class Driver:
             hitless_replace=True,
             physical_addresses=True,
             simulates=True,
-            widths=tuple(width for width in unit.widths if width <= unit.mgaw),
+            widths=unit.domain_widths,
             page_sizes=unit.page_sizes,
             reserved=(INTERRUPT_RANGE,),
             pasid_bits=ECAP.PSS.get(unit.ecap) + 1 if unit.has("PASID") else 0,
@@ -57,14 +57,15 @@ class Driver:
         )
 
     def start(self) -> None:
-        if not self._capability.has("SMTS") or not self._capability.has("SSTS"):
-            raise Unsupported(
-                "the unit cannot be driven", because="its ECAP lacks SMTS or SSTS: scalable mode with a second stage"
-            )
-        if CAP.CM.get(self._capability.cap):
-            raise Unsupported("the unit cannot be driven", because="its CAP has CM: it caches entries without Present")
+        if because := self._capability.why_not_driven():
+            raise Unsupported("the unit cannot be driven", because=because)
         root, queue, status = (self._memory.allocate_run(pages) for pages in (1, QUEUE_PAGES, 1))
         for address, pages in ((root, 1), (queue, QUEUE_PAGES), (status, 1)):
+            if address >> self._capability.haw:
+                raise Unsupported(
+                    "the unit cannot be driven",
+                    because=f"table memory at {address:#x} is beyond its {self._capability.haw} address bits",
+                )
             self._memory.write(address, bytes(pages * PAGE))
         self._rows.put("vtd", "root", root)
         self._rows.put("vtd", "status", status)
@@ -74,6 +75,8 @@ class Driver:
         write("GCMD", GCMD.encode(QIE=1))
         write("RTADDR", RTADDR.encode(TTM=SCALABLE_MODE, RTA=root))
         write("GCMD", GCMD.encode(QIE=1, SRTP=1))
+        if not CAP.ESRTPS.get(self._capability.cap):
+            self._submit(commands.everything(self._capability), [], [])
         write("GCMD", GCMD.encode(QIE=1, TE=1))
 
     # Devices
@@ -174,7 +177,9 @@ class Driver:
             # A swap moves the whole table, so the unit must look for it again under every PASID.
             forget = commands.pasid_entry(old_did, pasid) if new is None else commands.all_pasid_entries()
             self._submit(
-                [forget, commands.iotlb_domain(old_did)], [commands.device_tlb(change.slot, None)], [change.slot]
+                [forget, commands.iotlb_domain(self._capability, old_did)],
+                [commands.device_tlb(change.slot, None)],
+                [change.slot],
             )
         if isinstance(old, Binding):
             self._tags.release(old)
