@@ -174,9 +174,11 @@ class Scene:
     def judge(self, folder: Path) -> State:
         """Which state the folder is in, and whether it is fit for work. The folder is gone afterwards.
 
-        Most calls of a process change no file: what it leaves when it dies at one is often, byte for byte, what it
-        left when it died at the one before, and has been judged.
+        The next command finishes or undoes what was left behind. After it most folders are, byte for byte, like one
+        that has been judged already.
         """
+        with Iommu(folder) as iommu:
+            iommu.domains()
         key = fingerprint(folder)
         if key not in self._verdicts:
             state = self._which(folder)
