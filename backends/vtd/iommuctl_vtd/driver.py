@@ -97,8 +97,7 @@ class Driver:
 
     def device_remove(self, device: Device) -> None:
         rid = device.rid
-        entry = self._tables.context(rid)
-        self._tables.clear_context(rid)
+        entry = self._tables.clear_context(rid)
         # No PASID entry of the device is present, so nothing else caches anything of it.
         self._submit([commands.context_device(rid.source_id)], [commands.device_tlb(Slot(rid), None)], [Slot(rid)])
         self._tables.free_context(rid, entry)

@@ -12,6 +12,7 @@ from iommuctl_vtd.root_entry import ScalableRootEntry
 
 CONTEXT_SIZE = ScalableContextEntry.bits // 8
 PASID_SIZE = PasidEntry.bits // 8
+_HINT = "`iommuctl check` looks for more"
 
 
 class Tables:
@@ -45,74 +46,75 @@ class Tables:
         directory = self._zeroed(directory_pages(size))
         self._write_entry(address, ScalableContextEntry.to_bytes(context_entry(device, directory)))
 
-    def clear_context(self, rid: Rid) -> None:
-        """Take Present away; what the entry points to stays until the caches have been told."""
+    def clear_context(self, rid: Rid) -> int:
+        """Take Present away; the rest of the entry, which is returned, stays until the caches have been told.
+
+        Raises DamagedTable.
+        """
+        entry = self.present_context(rid) & ~ScalableContextEntry.P.mask
         address = self.context_address(rid)
         assert address is not None
-        write_word(self._memory, address, 0)
+        write_word(self._memory, address, entry & (1 << 64) - 1)
+        return entry
 
     def free_context(self, rid: Rid, entry: int) -> None:
-        """Zero the rest of the entry and give its tables back."""
+        """Zero an entry that is not present any more, and give its tables back."""
         address = self.context_address(rid)
         assert address is not None
-        self._memory.write(address + 8, bytes(CONTEXT_SIZE - 8))
+        self._memory.write(address, bytes(CONTEXT_SIZE))
         for run in self.directory_runs(entry):
             self._memory.free(run)
 
-    # PASID entries
+    def present_context(self, rid: Rid) -> int:
+        """The context entry of a device. Raises DamagedTable for one that is not present."""
+        entry = self.context(rid)
+        if not ScalableContextEntry.P.get(entry):
+            raise DamagedTable(f"the context entry of {rid} is not present", hint=_HINT)
+        return entry
 
-    def pasid_address(self, rid: Rid, pasid: int) -> int | None:
-        """Where a PASID entry lies; None without a PASID table."""
-        pointer = read_word(self._memory, self.directory_address(rid, pasid))
-        return None if not pointer & 1 else (pointer & -PAGE) + PASID_SIZE * (pasid & 0x3F)
+    # PASID entries
 
     def directory_address(self, rid: Rid, pasid: int) -> int:
         """Where the PASID directory entry for a PASID lies. Raises DamagedTable without a context entry."""
-        context = self.context(rid)
-        if not ScalableContextEntry.P.get(context):
-            raise DamagedTable(f"the context entry of {rid} is not present", hint="`iommuctl check` looks for more")
-        return ScalableContextEntry.PASIDDIRPTR.get(context) + 8 * (pasid >> 6)
+        return ScalableContextEntry.PASIDDIRPTR.get(self.present_context(rid)) + 8 * (pasid >> 6)
 
-    def pasid_entry(self, rid: Rid, pasid: int) -> int:
-        """The PASID entry; 0 without a PASID table."""
-        address = self.pasid_address(rid, pasid)
-        return 0 if address is None else int.from_bytes(self._memory.read(address, PASID_SIZE), "little")
+    def pasid_address(self, rid: Rid, pasid: int) -> int:
+        """Where a PASID entry lies. Raises DamagedTable without a PASID table."""
+        pointer = read_word(self._memory, self.directory_address(rid, pasid))
+        if not PasidDirectoryEntry.P.get(pointer):
+            raise DamagedTable(f"there is no PASID table for PASID {pasid} of {rid}", hint=_HINT)
+        return PasidDirectoryEntry.SMPTBLPTR.get(pointer) + PASID_SIZE * (pasid & 0x3F)
 
     def add_pasid(self, rid: Rid, pasid: int, entry: int) -> None:
         """Fill a PASID entry that was empty."""
-        address = self.pasid_address(rid, pasid)
-        if address is None:
-            table = self._zeroed(1)
-            pointer = PasidDirectoryEntry.encode(P=1, SMPTBLPTR=table)
-            write_word(self._memory, self.directory_address(rid, pasid), pointer)
-            address = table + PASID_SIZE * (pasid & 0x3F)
-        self._write_entry(address, PasidEntry.to_bytes(entry))
+        directory = self.directory_address(rid, pasid)
+        if not PasidDirectoryEntry.P.get(read_word(self._memory, directory)):
+            pointer = PasidDirectoryEntry.encode(P=1, SMPTBLPTR=self._zeroed(1))
+            write_word(self._memory, directory, pointer)
+        self._write_entry(self.pasid_address(rid, pasid), PasidEntry.to_bytes(entry))
 
     def clear_pasid(self, rid: Rid, pasid: int) -> None:
         """Take Present away; the rest stays until the caches have been told."""
         address = self.pasid_address(rid, pasid)
-        assert address is not None
         write_word(self._memory, address, read_word(self._memory, address) & ~PasidEntry.P.mask)
 
     def zero_pasid(self, rid: Rid, pasid: int) -> None:
         """Zero an entry that is not present."""
-        address = self.pasid_address(rid, pasid)
-        assert address is not None
-        self._memory.write(address, bytes(PASID_SIZE))
+        self._memory.write(self.pasid_address(rid, pasid), bytes(PASID_SIZE))
 
     def swap_pasid(self, rid: Rid, pasid: int, entry: int) -> Run:
         """Replace a present entry without a moment in between: in a copy of its table, which one store brings in.
 
         An entry has more words than one store can change. Returns the old table.
         """
-        directory = self.directory_address(rid, pasid)
-        old = read_word(self._memory, directory) & -PAGE
-        table = self._memory.allocate_run(1)
+        address = self.pasid_address(rid, pasid)
+        old, offset = address & -PAGE, address % PAGE
         content = bytearray(self._memory.read(old, PAGE))
-        offset = PASID_SIZE * (pasid & 0x3F)
         content[offset : offset + PASID_SIZE] = PasidEntry.to_bytes(entry)
+        table = self._memory.allocate_run(1)
         self._memory.write(table, bytes(content))
-        write_word(self._memory, directory, PasidDirectoryEntry.encode(P=1, SMPTBLPTR=table))
+        pointer = PasidDirectoryEntry.encode(P=1, SMPTBLPTR=table)
+        write_word(self._memory, self.directory_address(rid, pasid), pointer)
         return Run(old, 1)
 
     def present_pasids(self, rid: Rid) -> Iterator[tuple[int, int]]:
