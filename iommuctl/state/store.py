@@ -97,21 +97,30 @@ class Store:
                         transaction.prepare()
                         connection.execute("COMMIT")
                 except BaseException:
-                    transaction.abandon()
+                    self._abandon(transaction)
                     raise
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                 if dry_run:
-                    transaction.abandon()
+                    self._abandon(transaction)
                 else:
-                    transaction.complete()
+                    # The change has taken effect. What fails from here on is finished by the next command (redo).
+                    with contextlib.suppress(sqlite3.Error, OSError):
+                        transaction.complete()
 
     def _has_tables(self, connection: sqlite3.Connection) -> bool:
         """Whether a command has come as far as making the tables; once there they stay."""
         if not self._ready:
             self._ready = schema.recognise(connection, str(self.folder / "state.db"))
         return self._ready
+
+    def _abandon(self, transaction: Transaction) -> None:
+        """Undo what a rollback does not, and do not keep a memory file open whose name the next one will have."""
+        transaction.abandon()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory, self._memory_path = -1, None
 
     def _transaction(self, connection: sqlite3.Connection) -> Transaction:
         return Transaction(connection, self.folder, self._open_memory)
@@ -155,6 +164,8 @@ class Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
+            # SQLite opens read-only what it could not open for writing, and would keep it so.
+            self.close()
             raise self._database_error(error) from error
         except OSError as error:
             raise self._file_error(error) from error
