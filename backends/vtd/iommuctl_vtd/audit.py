@@ -2,40 +2,62 @@
 """Comparing what the tables in memory say with what the rows say they should."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from iommuctl.formats import radix
 from iommuctl.formats.memory import Memory
 from iommuctl.hookspecs import CheckRequest
-from iommuctl.model import Device, Domain, Mapping, Slot
+from iommuctl.model import Device, Domain, Slot
 from iommuctl_vtd.context_entry import ScalableContextEntry
 from iommuctl_vtd.tables import Tables, context_entry
 
 if TYPE_CHECKING:
     from iommuctl_vtd.driver import Driver
 
+_ENOUGH = 20
+"""So many problems of one kind tell what is wrong."""
+
 
 def audit(driver: "Driver", tables: Tables, memory: Memory, request: CheckRequest) -> list[str]:
-    """Sentences about every difference."""
-    problems: list[str] = []
-    for domain in request.domains:
-        problems += _domain(driver, memory, domain, request.mappings[domain.id])
-    for device in request.devices:
-        problems += _device(driver, tables, device, request)
-    for rid in set(tables.present_devices()) - {device.rid for device in request.devices}:
-        problems.append(f"{rid} has a context entry, but no such device is known")
-    return problems
+    """Sentences about every difference; of many that are alike, the first."""
+    known = {device.rid for device in request.devices}
+    strangers = (
+        f"{rid} has a context entry, but no such device is known" for rid, _ in tables.contexts() if rid not in known
+    )
+    return [
+        *_some(_root(tables)),
+        *(problem for device in request.devices for problem in _some(_device(driver, tables, device, request))),
+        *_some(strangers),
+        *(problem for domain in request.domains for problem in _domain(driver, memory, domain, request)),
+    ]
 
 
-def _domain(driver: "Driver", memory: Memory, domain: Domain, mappings: Iterable[Mapping]) -> Iterator[str]:
+def _some(problems: Iterator[str]) -> Iterator[str]:
+    last = ""
+    for last in islice(problems, _ENOUGH):
+        yield last
+    if next(problems, None):
+        yield f"there are more problems like this one: {last}"
+
+
+def _root(tables: Tables) -> Iterator[str]:
+    for index, half in tables.halves():
+        if not tables.is_pointer(half):
+            yield f"the root entry of bus {index >> 1:02x}, {'upper' if index & 1 else 'lower'} half, is {half:#x}"
+
+
+def _domain(driver: "Driver", memory: Memory, domain: Domain, request: CheckRequest) -> Iterator[str]:
     fmt, root = driver.domain_format(domain), driver.domain_root(domain)
     for finding in radix.check(fmt, memory, root):
         yield f"{domain.name}: {finding}"
-    wanted = _merged((m.iova, m.size, m.pa, m.prot) for m in mappings)
-    found = _merged(iter(radix.leaves(fmt, memory, root)))
-    for iova, size, pa, prot in sorted(set(wanted) ^ set(found))[:20]:
-        where = "the rows but not the tables" if (iova, size, pa, prot) in wanted else "the tables but not the rows"
-        yield f"{domain.name}: {iova:#x}+{size:#x} -> {pa:#x} {prot} is in {where}"
+    wanted = set(_merged((m.iova, m.size, m.pa, m.prot) for m in request.mappings[domain.id]))
+    found = set(_merged(iter(radix.leaves(fmt, memory, root))))
+    yield from _some(
+        f"{domain.name}: {iova:#x}+{size:#x} -> {pa:#x} {prot} is in "
+        + ("the rows but not the tables" if (iova, size, pa, prot) in wanted else "the tables but not the rows")
+        for iova, size, pa, prot in sorted(wanted ^ found)
+    )
 
 
 def _merged(ranges: Iterable[tuple[int, int, int, str]]) -> list[tuple[int, int, int, str]]:
@@ -52,22 +74,20 @@ def _merged(ranges: Iterable[tuple[int, int, int, str]]) -> list[tuple[int, int,
 
 
 def _device(driver: "Driver", tables: Tables, device: Device, request: CheckRequest) -> Iterator[str]:
-    entry = tables.context(device.rid)
+    rid, entry = device.rid, tables.context(device.rid)
     expected = context_entry(device, ScalableContextEntry.PASIDDIRPTR.get(entry))
     if entry != expected:
-        yield f"the context entry of {device.rid} is {entry:#x}, not {expected:#x}"
+        yield f"the context entry of {rid} is {entry:#x}, not {expected:#x}"
         return
-    wanted = {
-        slot.pasid or 0: driver.pasid_entry(occupant)
-        for slot, occupant in request.slots.items()
-        if slot.rid == device.rid
-    }
-    found = dict(tables.present_pasids(device.rid))
-    for pasid in sorted(wanted.keys() | found.keys()):
-        if wanted.get(pasid) != found.get(pasid):
-            slot = Slot(device.rid, pasid or None)
-            yield (
-                f"the PASID entry of {slot} is {found[pasid]:#x}, not {wanted.get(pasid, 0):#x}"
-                if pasid in found
-                else f"the PASID entry of {slot} is not present"
-            )
+    for index, pointer in tables.directory(entry):
+        if not tables.is_pointer(pointer):
+            first = index << 6
+            yield f"the PASID directory entry of {rid} for PASIDs {first}..{first | 63} is {pointer:#x}"
+    wanted = {slot.pasid or 0: occupant for slot, occupant in request.slots.items() if slot.rid == rid}
+    for pasid, found in tables.pasids(entry):
+        occupant = wanted.pop(pasid, None)
+        right = driver.pasid_entry(occupant) if occupant else 0
+        if found != right:
+            yield f"the PASID entry of {Slot(rid, pasid or None)} is {found:#x}, not {right:#x}"
+    for occupant in wanted.values():
+        yield f"the PASID entry of {occupant.slot} is 0x0, not {driver.pasid_entry(occupant):#x}"

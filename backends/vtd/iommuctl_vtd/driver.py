@@ -226,9 +226,7 @@ class Driver:
         """Every page of table memory that is in use."""
         yield Run(IQA.IQA.get(self._unit.read_register("IQA")), QUEUE_PAGES)
         yield Run(self._rows.get("vtd", "status"), 1)
-        yield from self._tables.context_table_runs()
-        for rid in self._tables.present_devices():
-            yield from self._tables.directory_runs(self._tables.context(rid))
+        yield from self._tables.runs()
 
     @property
     def _tables(self) -> Tables:

@@ -3,7 +3,8 @@
 
 from collections.abc import Iterator
 
-from iommuctl.errors import DamagedTable
+from iommuctl.errors import DamagedTable, OutsideMemory
+from iommuctl.formats.format import present
 from iommuctl.formats.memory import PAGE, Run, TableMemory, read_word, write_word
 from iommuctl.model import Device, Rid
 from iommuctl_vtd.context_entry import ScalableContextEntry
@@ -32,7 +33,7 @@ class Tables:
     def context(self, rid: Rid) -> int:
         """The context entry of a device; 0 without a context table."""
         address = self.context_address(rid)
-        return 0 if address is None else int.from_bytes(self._memory.read(address, CONTEXT_SIZE), "little")
+        return 0 if address is None else int.from_bytes(self._read(address, CONTEXT_SIZE) or b"", "little")
 
     def add_context(self, device: Device) -> None:
         """A context entry with an empty PASID directory."""
@@ -117,53 +118,73 @@ class Tables:
         write_word(self._memory, self.directory_address(rid, pasid), pointer)
         return Run(old, 1)
 
-    def present_pasids(self, rid: Rid) -> Iterator[tuple[int, int]]:
-        """Every PASID entry of a device that is present, as (PASID, entry)."""
-        for index, table in self._pasid_tables(self.context(rid)):
-            data = self._memory.read(table, PAGE)
-            for offset in range(0, PAGE, PASID_SIZE):
-                if data[offset] & 1:
-                    entry = int.from_bytes(data[offset : offset + PASID_SIZE], "little")
-                    yield index << 6 | offset // PASID_SIZE, entry
+    # What is there, for those who look after the tables. What lies outside memory has no entries.
 
-    # Pages
+    def halves(self) -> Iterator[tuple[int, int]]:
+        """Each half of a root entry that is not zero, as (bus << 1 | half, word)."""
+        return self._words(self._root, PAGE)
+
+    def contexts(self) -> Iterator[tuple[Rid, int]]:
+        """Each context entry that is not zero, those of a table once."""
+        entered: set[int] = set()
+        for index, half in self.halves():
+            table = half & -PAGE
+            if half & 1 and table not in entered:
+                entered.add(table)
+                for number, entry in self._structures(table, CONTEXT_SIZE):
+                    device = (index & 1) << 7 | number
+                    yield Rid(0, index >> 1, device >> 3, device & 7), entry
+
+    def directory(self, context: int) -> Iterator[tuple[int, int]]:
+        """Each PASID directory entry that is not zero, by the upper bits of its PASIDs."""
+        size = 8 << ScalableContextEntry.PDTS.get(context) + 7
+        return self._words(ScalableContextEntry.PASIDDIRPTR.get(context), size)
+
+    def pasids(self, context: int) -> Iterator[tuple[int, int]]:
+        """Each PASID entry that is not zero, as (PASID, entry)."""
+        for index, pointer in self.directory(context):
+            if pointer & 1:
+                for number, entry in self._structures(pointer & -PAGE, PASID_SIZE):
+                    yield index << 6 | number, entry
+
+    def is_pointer(self, word: int) -> bool:
+        """Whether a word is what we write to point to a table: Present, the address of a page, nothing else."""
+        return word & PAGE - 1 == 1 and self._read(word & -PAGE, PAGE) is not None
+
+    def runs(self) -> Iterator[Run]:
+        """The pages of all these tables. No directory is looked through twice, whatever points to it."""
+        yield Run(self._root, 1)
+        yield from (Run(half & -PAGE, 1) for _, half in self.halves() if half & 1)
+        entered: set[int] = set()
+        for _, context in self.contexts():
+            directory = ScalableContextEntry.PASIDDIRPTR.get(context)
+            if ScalableContextEntry.P.get(context) and directory not in entered:
+                entered.add(directory)
+                yield from self.directory_runs(context)
 
     def directory_runs(self, context: int) -> Iterator[Run]:
         """The pages of a context entry's PASID tables and directory."""
-        for _, table in self._pasid_tables(context):
-            yield Run(table, 1)
+        for _, pointer in self.directory(context):
+            if pointer & 1:
+                yield Run(pointer & -PAGE, 1)
         pages = directory_pages(ScalableContextEntry.PDTS.get(context))
         yield Run(ScalableContextEntry.PASIDDIRPTR.get(context), pages)
 
-    def context_table_runs(self) -> Iterator[Run]:
-        """The pages of the root table and of all context tables."""
-        yield Run(self._root, 1)
-        table = self._memory.read(self._root, PAGE)
-        for offset in range(0, PAGE, 8):
-            half = int.from_bytes(table[offset : offset + 8], "little")
-            if half & 1:
-                yield Run(half & -PAGE, 1)
+    def _words(self, address: int, size: int) -> Iterator[tuple[int, int]]:
+        return present(self._read(address, size) or b"")
 
-    def present_devices(self) -> Iterator[Rid]:
-        """Every RID whose context entry is present."""
-        root = self._memory.read(self._root, PAGE)
-        for index in range(PAGE // 8):
-            half = int.from_bytes(root[8 * index : 8 * index + 8], "little")
-            if not half & 1:
-                continue
-            table = self._memory.read(half & -PAGE, PAGE)
-            for number in range(PAGE // CONTEXT_SIZE):
-                if table[CONTEXT_SIZE * number] & 1:
-                    device = (index & 1) << 7 | number
-                    yield Rid(0, index >> 1, device >> 3, device & 7)
+    def _structures(self, table: int, size: int) -> Iterator[tuple[int, int]]:
+        """The structures of a page that are not zero."""
+        data = self._read(table, PAGE) or b""
+        for number in range(len(data) // size):
+            if entry := int.from_bytes(data[number * size : (number + 1) * size], "little"):
+                yield number, entry
 
-    def _pasid_tables(self, context: int) -> Iterator[tuple[int, int]]:
-        size = 1 << ScalableContextEntry.PDTS.get(context) + 7
-        directory = self._memory.read(ScalableContextEntry.PASIDDIRPTR.get(context), 8 * size)
-        for index in range(size):
-            pointer = int.from_bytes(directory[8 * index : 8 * index + 8], "little")
-            if pointer & 1:
-                yield index, pointer & -PAGE
+    def _read(self, address: int, size: int) -> bytes | None:
+        try:
+            return self._memory.read(address, size)
+        except OutsideMemory:
+            return None
 
     def _half(self, rid: Rid) -> int:
         """Where the half of the root entry lies that has a device's context table."""
