@@ -282,7 +282,14 @@ class NoSuchStructure(NoSuchObjectError):
 
 
 class PermissionRefused(IommuError):
-    """The operating system does not let this user do it (exit 5)."""
+    """The operating system does not let this user do it."""
 
     id = "permission"
+    exit = 5
+
+
+class SystemFailed(IommuError):
+    """The operating system could not do what was asked: a path that cannot be, an I/O error."""
+
+    id = "system"
     exit = 5

@@ -58,7 +58,8 @@ def _opened(file: str) -> Iterator[TextIO]:
     except PermissionError:
         raise
     except (OSError, ValueError) as error:
-        raise BadDocument(f"{file} cannot be read", because=str(getattr(error, "strerror", error))) from error
+        reason = str(getattr(error, "strerror", error))
+        raise BadDocument(f"{file} cannot be read", because=reason[:1].lower() + reason[1:]) from error
     with stream:
         yield stream
 

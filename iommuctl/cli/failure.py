@@ -5,12 +5,13 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
 
 from iommuctl.cli.render import safe, wants_color
-from iommuctl.errors import IommuError, NoRoom, PermissionRefused, Usage
+from iommuctl.errors import IommuError, NoRoom, PermissionRefused, SystemFailed, Usage
 
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended."""
@@ -21,17 +22,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GUESS = re.compile(r"\.? Did you mean (.*)\?$")
 
 
-class SystemFailed(IommuError):
-    """The operating system could not do what was asked: a path that cannot be, an I/O error (exit 5)."""
-
-    id = "system"
-    exit = 5
-
-
 def from_os(error: OSError) -> IommuError:
     """An error of the operating system as one of ours."""
     place = f"{error.filename}: " if error.filename else ""
-    what = f"{place}{error.strerror or error}"
+    reason = error.strerror or str(error)
+    what = f"{place}{reason[:1].lower()}{reason[1:]}"
     if error.errno in _REFUSED:
         return PermissionRefused(what, because="the operating system does not let this user do it")
     if error.errno in _FULL:
@@ -46,14 +41,19 @@ def from_typer(error: typer.TyperException) -> IommuError:
     hints = []
     if near := getattr(error, "possibilities", None):
         message = str(error)
-        hints.append(f"did you mean {' or '.join(near)}?")
+        hints.append(did_you_mean(near))
     elif guess := _GUESS.search(message):
         message = message[: guess.start()]
-        hints.append(f"did you mean {guess[1]}?".replace("'", ""))
+        hints.append(did_you_mean(re.findall("'([^']*)'", guess[1])))
     message = re.sub(r"\n\t| *\n *", " ", message).rstrip(".")
     if context is not None:
         hints.append(f"see `{context.command_path} --help`")
     return Usage(message[:1].lower() + message[1:], hint="; ".join(hints))
+
+
+def did_you_mean(near: Iterable[str]) -> str:
+    """The hint that names what is near to what was typed."""
+    return f"did you mean {' or '.join(near)}?"
 
 
 def wants_json(arguments: list[str]) -> bool:

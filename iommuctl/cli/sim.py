@@ -49,7 +49,7 @@ def init(
         typer.Option("--option", metavar="KEY=VALUE", help="A detail of the IOMMU; repeatable.", show_default=False),
     ] = None,
 ) -> None:
-    """Make a simulated machine in a new state folder."""
+    """Make a simulated machine, in a state folder that has no objects yet."""
     session = session_of(ctx)
     session.simulate()
     session.iommu.setup(
