@@ -56,7 +56,9 @@ class Store:
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that must not change anything. A folder that does not exist is empty."""
-        if not (self.folder / "state.db").exists():
+        with self._failures():
+            exists = (self.folder / "state.db").exists()
+        if not exists:
             with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
                 schema.create(empty)
                 yield self._transaction(empty)
@@ -140,6 +142,8 @@ class Store:
             path = self.folder / "state.db"
             connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
+                # First of all, for nothing may be written to a file of somebody else's.
+                self._ready = schema.recognise(connection, str(path))
                 # A rollback journal, not a log with shared memory: that would be a mapping of a file.
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute("PRAGMA journal_mode = TRUNCATE")
