@@ -32,7 +32,7 @@ from iommuctl.model import (
 from iommuctl.objects import install
 from iommuctl.pgtables import check_root, nest_parent, pgtable_format
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
-from iommuctl.rules import check_numbers, check_pasid, check_pasid_number
+from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number
 from iommuctl.session import Operation
 from iommuctl.simulation import Simulation
 
@@ -67,6 +67,7 @@ class Iommu(Simulation):
         Raises SlotOccupied unless `replace`, SlotBound for a slot with a binding, PasidZero, NoPasidSupport,
         PasidTooWide.
         """
+        check_label(label)
         with self._change() as operation:
             target = operation.books.domain(domain)
             device = operation.device(rid)
@@ -116,6 +117,7 @@ class Iommu(Simulation):
         """
         if (addr is None) == (pgtable is None):
             raise Usage("one page table is bound", hint="give its address with --addr, or its name with --pgtable")
+        check_label(label)
         with self._change() as operation:
             parent = nest_parent(operation, domain)
             slot = _slot(operation, operation.device(rid), pasid)

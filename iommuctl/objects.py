@@ -9,6 +9,7 @@ from iommuctl.model import Device, Domain, Mapping, Memory, Occupant, PageTable,
 from iommuctl.requests import MapRequest, SlotChange, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
+    check_label,
     check_name,
     check_numbers,
     check_page_sizes,
@@ -101,6 +102,7 @@ class Objects(Session):
         Raises NameTaken, Unsupported, CannotNest is left to the backend.
         """
         check_name(name)
+        check_label(label)
         with self._change() as operation:
             capabilities = operation.capabilities
             if dirty and not capabilities.dirty_tracking:
@@ -187,8 +189,9 @@ class Objects(Session):
                     hint="unmap it first",
                 )
             mapping = Mapping(iova, size, pa, named.name if named else None, offset, prot)
-            books.add_mapping(target, mapping, named)
+            # In this order: a physical address that no entry holds may be one that no row holds either.
             operation.call("map", request=MapRequest(target, mapping))
+            books.add_mapping(target, mapping, named)
             return mapping
 
     def unmap(self, domain: str, *, iova: int, size: int) -> list[Mapping]:

@@ -7,7 +7,7 @@ from iommuctl.errors import CannotNest, Misaligned, NotNestParent, OutOfAperture
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Domain, PageTable
 from iommuctl.objects import Objects, forget_pgtable, take_off
-from iommuctl.rules import check_aperture, check_name, check_numbers, check_prot, check_range
+from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class PageTables(Objects):
         Overlap with another table's pool, Unsupported for a format that the backend cannot bind.
         """
         check_name(name)
+        check_label(label)
         check_range("pool", pool, pool_size, PAGE)
         with self._change() as operation:
             books = operation.books

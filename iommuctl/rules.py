@@ -36,6 +36,14 @@ def check_name(name: str) -> None:
         )
 
 
+def check_label(label: str | None) -> None:
+    """A label is any text, but it is text: what a shell hands over may not be."""
+    try:
+        (label or "").encode()
+    except UnicodeEncodeError:
+        raise Usage("the label is not text", because="it holds bytes that are not UTF-8") from None
+
+
 def check_numbers(**numbers: int | None) -> None:
     """Every address and size is a number of 64 bits."""
     for what, number in numbers.items():

@@ -206,7 +206,9 @@ class Books:
         kind = {"pgtable": "page table"}.get(table, table)
         by_id = selector.startswith("id:") and selector[3:].isdecimal() and len(selector) < 20
         column, value = ("id", int(selector[3:])) if by_id else ("name", selector)
-        found = self._execute(f"SELECT * FROM {table} WHERE {column} = ?", (value,)).fetchone()
+        # Names are ASCII, and SQLite takes no text that is not Unicode, as an argument of a command may be.
+        query = f"SELECT * FROM {table} WHERE {column} = ?"
+        found = self._execute(query, (value,)).fetchone() if selector.isascii() else None
         if found is None:
             raise missing(f"no {kind} {selector!r}", hint=f"`iommuctl {table} list` names them all")
         row: tuple[Any, ...] = found
