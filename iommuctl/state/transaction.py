@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One open transaction: the Context of hookspecs, with memory, rows and the command log."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iommuctl.errors import StateDamaged
+from iommuctl.errors import StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
@@ -105,6 +106,11 @@ class Transaction:
         self._new_memory = path
         try:
             os.ftruncate(descriptor, plan.ram[1])
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                because = "no file can be that long here"
+                raise Usage(f"RAM cannot have {plan.ram[1]:#x} bytes", because=because) from None
+            raise
         finally:
             os.close(descriptor)
         self.set_meta("memory", plan)

@@ -19,8 +19,8 @@ def plan_memory(request: SetupRequest) -> MemoryPlan:
     low, extent = request.tables or (base + size - extent, extent)
     if (base | size | low | extent) % PAGE:
         raise Usage("RAM and tables are of whole pages", because="an address or a size is not a multiple of 4096")
-    if size <= 0 or base + size > GREATEST_ADDRESS:
-        raise Usage(f"RAM cannot be {base:#x}+{size:#x}", because=f"it ends at {GREATEST_ADDRESS:#x} at most")
+    if base < 0 or size <= 0 or base + size > GREATEST_ADDRESS:
+        raise Usage(f"RAM cannot be {base:#x}+{size:#x}", because=f"it lies in 0x0..{GREATEST_ADDRESS - 1:#x}")
     if low < base or low + extent > base + size:
         raise Usage(f"the tables {low:#x}+{extent:#x} are not in RAM", because=f"RAM is {base:#x}+{size:#x}")
     if extent < LEAST_TABLES:
