@@ -25,6 +25,8 @@ from iommuctl_vtd.tags import Tags
 
 RID_PASID = 0
 """The PASID that requests without one use."""
+PASID_BITS = 20
+"""No PASID has more, whatever ECAP says."""
 DOMAINS = "vtd.domain"
 
 
@@ -52,7 +54,7 @@ class Driver:
             widths=unit.domain_widths,
             page_sizes=unit.page_sizes,
             reserved=(INTERRUPT_RANGE,),
-            pasid_bits=ECAP.PSS.get(unit.ecap) + 1 if unit.has("PASID") else 0,
+            pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1, PASID_BITS) if unit.has("PASID") else 0,
             pgtable_formats=tuple(f"vtd.first-stage-{n}" for n in unit.first_stage_levels) if nests else (),
         )
 
