@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding backends and architectures: the built-ins first, installed entry points on a miss."""
 
+import contextlib
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -41,10 +42,13 @@ def load_backend(name: str) -> pluggy.PluginManager:
 
 def availability(manager: pluggy.PluginManager) -> Availability:
     """What the manager's backend says of itself."""
-    answers = manager.hook.iommuctl_probe()
-    if not answers:
-        raise BackendUnavailable("a backend without iommuctl_probe was installed", hint="ask its author")
-    return cast(Availability, answers[0])
+    try:
+        answers = manager.hook.iommuctl_probe()
+    except Exception as error:
+        raise BackendUnavailable("the backend's iommuctl_probe failed", because=f"{error}") from error
+    if not answers or not isinstance(answers[0], Availability):
+        raise BackendUnavailable("the backend's iommuctl_probe does not say what it is", hint="ask its author")
+    return answers[0]
 
 
 def backend_list() -> list[Availability]:
@@ -73,9 +77,12 @@ def architecture(name: str) -> "Architecture":
 
 
 def structures() -> "dict[str, type[Layout]]":
-    """The declared structures of all architectures by their full names."""
-    names = dict.fromkeys([*ARCHITECTURES, *_entry_points("iommuctl.architectures")])
-    return {structure: layout for name in names for structure, layout in architecture(name).structures.items()}
+    """The declared structures of all architectures that can be loaded, by their full names."""
+    found: dict[str, type[Layout]] = {}
+    for name in dict.fromkeys([*ARCHITECTURES, *_entry_points("iommuctl.architectures")]):
+        with contextlib.suppress(BackendUnavailable):
+            found |= architecture(name).structures
+    return found
 
 
 def _load(group: str, builtin: dict[str, str], name: str) -> Any:
@@ -86,7 +93,7 @@ def _load(group: str, builtin: dict[str, str], name: str) -> Any:
             return getattr(loaded, attribute) if attribute else loaded
         if name in (points := _entry_points(group)):
             return points[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever a broken plugin raises must not take the tool down with it.
         raise BackendUnavailable(f"the plugin {name!r} cannot be loaded", because=f"{error}") from error
     kind = group.rpartition(".")[2][:-1]
