@@ -15,6 +15,8 @@ EXAMPLES = """
 iommuctl table list
 # words of 64 bits, lowest first; what is missing is zero
 iommuctl table decode vtd.pasid-entry 0x8000001000c9 0x1
+# as VT-d's revision 3 had it, with fields that are reserved now
+iommuctl table decode vtd.pasid-entry 0x8000001000e9 0x1 --revision 3
 # the bytes of a command, as `commands[].raw` has them
 iommuctl invalidate domain2 -j | jq -r '.commands[0].raw'
 # every present entry of a domain's tables
@@ -34,14 +36,20 @@ def list_(ctx: typer.Context, brief: Brief = False) -> None:
     known = plugins.structures()
     docs = {name: decoder.summary(layout) for name, layout in known.items()}
     if session.json:
-        rows = [{"name": name, "bits": layout.bits, "doc": docs[name]} for name, layout in known.items()]
+        rows = [
+            {"name": name, "bits": layout.bits, "revisions": sorted(layout.revisions), "doc": docs[name]}
+            for name, layout in known.items()
+        ]
         session.document({"structures": rows})
     elif brief:
         session.out.lines(known)
     else:
         session.out.table(
-            [Column("STRUCTURE", "name"), Column("BITS"), Column("WHAT IT IS")],
-            [[name, str(layout.bits), docs[name]] for name, layout in known.items()],
+            [Column("STRUCTURE", "name"), Column("BITS"), Column("REVISIONS"), Column("WHAT IT IS")],
+            [
+                [name, str(layout.bits), ", ".join(map(str, sorted(layout.revisions))), docs[name]]
+                for name, layout in known.items()
+            ],
         )
 
 
@@ -53,24 +61,34 @@ def decode(
         list[str],
         typer.Argument(
             metavar="HEX…",
-            help="Words of 64 bits, lowest first; or 0x and all digits; or, without 0x, all bytes as in memory.",
+            help="Words of 64 bits, lowest first; or 0x and all digits; or, without 0x, bytes as in memory.",
             show_default=False,
         ),
     ],
+    revision: Annotated[
+        int | None,
+        typer.Option(
+            "--revision",
+            metavar="N",
+            help="Revision of the specification, where they differ: 3 or 4 for VT-d. Default: the newest.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Decode the bits of a structure, field by field.
 
-    Bits that must not be set are listed as problems.
+    Words and bytes that are missing at the end are zero. Bits that must not be set are listed as problems.
     """
     from iommuctl.inspect import decode as decoder
 
     session = session_of(ctx)
-    layout = decoder.find(structure)
+    layout = decoder.find(structure, revision)
     found = decoder.decode(layout, decoder.parse(layout, words))
     if session.json:
         session.document(
             {
                 "structure": found.structure,
+                "revision": found.revision,
                 "raw": [f"{word:#x}" for word in found.words],
                 "fields": {field.name: f"{field.value:#x}" for field in found.fields},
                 "meanings": {field.name: field.meaning for field in found.fields if field.meaning},

@@ -14,6 +14,15 @@
 
 Bits are numbered in the whole structure, as `[511:0]` of the specification; words are little-endian. Every bit
 that no field names is reserved: setting one is an error, and so is a value that its field cannot hold.
+
+Where another revision of the specification differs, a subclass says how, and no more than that:
+
+    class PasidEntryRev3(PasidEntry, revision=3):
+        '''PASID table entry as revision 3 has it: more fields than VT-d 4.1 section 9.6.'''
+
+        SLEE = Bit(5)
+
+    PasidEntry.revisions            # {4: PasidEntry, 3: PasidEntryRev3}
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -114,18 +123,40 @@ class Layout:
 
     bits: ClassVar[int]
     name: ClassVar[str]
+    revision: ClassVar[int | None]
+    """The revision of the specification whose layout this is; None for a structure that has one layout in all."""
+    revisions: ClassVar[dict[int, type["Layout"]]]
+    """All layouts of this structure by revision, beginning with the one that the others are declared from."""
     fields: ClassVar[tuple[Field, ...]]
-    """In the order of the declaration, without the ignored ones."""
+    """From the lowest bit up, without the ignored ones."""
     reserved: ClassVar[int]
     """Mask of the bits that no field names."""
+    ignored: ClassVar[int]
+    """Mask of the bits that hardware ignores."""
     fixed: ClassVar[int]
     """What the fixed fields hold."""
+    _declared: ClassVar[Mapping[str, Field]] = {}
     _by_name: ClassVar[dict[str, Field]]
 
-    def __init_subclass__(cls, bits: int, name: str, **kwargs: Any) -> None:
+    def __init_subclass__(cls, bits: int = 0, name: str = "", revision: int | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        declared = [field for field in vars(cls).values() if isinstance(field, Field)]
-        used = fixed = 0
+        if cls.__mro__[1] is Layout:
+            if not bits or not name:
+                raise TypeError(f"{cls.__name__} needs `bits` and `name`")
+            cls.bits, cls.name, cls.revisions = bits, name, {}
+        elif bits or name or not cls.revisions or revision in (None, *cls.revisions):
+            raise TypeError(f"{cls.__name__} must be another revision of {cls.name}: `revision=…` and nothing else")
+        cls._declared = {**cls._declared, **{n: field for n, field in vars(cls).items() if isinstance(field, Field)}}
+        cls._derive()
+        cls.revision = revision
+        if revision is not None:
+            cls.revisions[revision] = cls
+
+    @classmethod
+    def _derive(cls) -> None:
+        """Check the declared fields against each other, and compute all that follows from them."""
+        declared, bits = cls._declared.values(), cls.bits
+        used = fixed = ignored = 0
         for field in declared:
             where = f"{cls.__name__}.{field.name}"
             if not 0 <= field.lsb <= field.msb < bits:
@@ -134,13 +165,15 @@ class Layout:
                 other = next(other for other in declared if other.mask & field.mask)
                 raise TypeError(f"{where} overlaps {other.name} in {bit_names(other.mask & field.mask)}")
             used |= field.mask
+            if isinstance(field, Ignored):
+                ignored |= field.mask
             if isinstance(field, Fixed):
                 if field.value >> field.width:
                     raise TypeError(f"{where}: {field.value:#x} does not fit {field.width} bits")
                 fixed |= field.put(field.value)
-        cls.bits, cls.name, cls.fixed = bits, name, fixed
-        cls.fields = tuple(field for field in declared if not isinstance(field, Ignored))
-        cls.reserved = ~used & ((1 << bits) - 1)
+        shown = [field for field in declared if not isinstance(field, Ignored)]
+        cls.fields = tuple(sorted(shown, key=lambda field: field.lsb))
+        cls.fixed, cls.ignored, cls.reserved = fixed, ignored, ~used & ((1 << bits) - 1)
         cls._by_name = {field.name: field for field in cls.fields}
 
     @classmethod

@@ -25,16 +25,42 @@ class DecodedField(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A structure, field by field, and sentences about what is wrong with it."""
+    """A structure, field by field, and sentences about what is wrong with it.
+
+    `revision` is None for a structure that looks the same in all revisions of its specification.
+    """
 
     structure: str
+    revision: int | None
     words: tuple[int, ...]
     fields: tuple[DecodedField, ...]
     problems: tuple[str, ...]
 
 
-def find(name: str) -> type[Layout]:
-    """The structure of that full name, `vtd.pasid-entry`. Raises NoSuchStructure."""
+def find(name: str, revision: int | None = None) -> type[Layout]:
+    """The structure of that full name, `vtd.pasid-entry`, as that revision of its specification has it.
+
+    Raises NoSuchStructure.
+    """
+    layout = _find(name)
+    if revision is None:
+        return layout
+    if revision in layout.revisions:
+        return layout.revisions[revision]
+    from iommuctl import plugins
+
+    architecture = name.partition(".")[0] + "."
+    family = [other for full, other in plugins.structures().items() if full.startswith(architecture)]
+    known = sorted({number for other in family for number in other.revisions})
+    if revision in known:
+        return layout
+    raise NoSuchStructure(
+        f"there is no revision {revision} of {layout.name}",
+        hint=f"revisions that are told apart: {', '.join(map(str, known)) or 'none'}",
+    )
+
+
+def _find(name: str) -> type[Layout]:
     from iommuctl import plugins
 
     try:
@@ -67,20 +93,21 @@ def decode(layout: type[Layout], raw: int) -> Decoded:
         )
         for field in layout.fields
     ]
-    return Decoded(layout.name, layout.to_words(raw), tuple(fields), tuple(layout.problems(raw)))
+    return Decoded(layout.name, layout.revision, layout.to_words(raw), tuple(fields), tuple(layout.problems(raw)))
 
 
 def parse(layout: type[Layout], texts: Sequence[str]) -> int:
     """The structure that was written in hexadecimal, in one of three ways.
 
-    Words of 64 bits, lowest first, those that are missing at the end being zero. One number of more than 16 digits
-    after 0x: the whole structure. Exactly the structure's bytes without 0x: as they lie in memory.
+    Words of 64 bits, lowest first. One number of more than 16 digits after 0x: the whole structure. Its bytes
+    without 0x, all of them or two words and more: as they lie in memory. What is missing at the end is zero.
     Raises BadNumber and BadStructure.
     """
     parts = [_split(text) for text in texts]
     size = layout.bits // 8
     prefix, digits = parts[0]
-    if len(parts) == 1 and not prefix and len(digits) == 2 * size:
+    whole_words = _WORD_DIGITS < len(digits) < 2 * size and len(digits) % _WORD_DIGITS == 0
+    if len(parts) == 1 and not prefix and (len(digits) == 2 * size or whole_words):
         return int.from_bytes(bytes.fromhex(digits), "little")
     if len(parts) == 1 and prefix and len(digits) > _WORD_DIGITS:
         raw = int(digits, 16)

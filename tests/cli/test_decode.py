@@ -34,8 +34,19 @@ def test_three_ways_to_write_a_structure(texts: list[str]) -> None:
     assert decode.parse(Sample, texts) == VALUE
 
 
-def test_words_that_are_missing_are_zero() -> None:
+def test_what_is_missing_is_zero() -> None:
     assert decode.parse(Sample, ["0x31"]) == 0x31
+    descriptor = decode.find("vtd.invalidation-wait")
+    whole = decode.parse(descriptor, ["0x200000025", "0x1234567c"])
+    assert whole == 0x1234567C_00000002_00000025
+    data = whole.to_bytes(32, "little")
+    assert decode.parse(descriptor, [data.hex()]) == decode.parse(descriptor, [data[:16].hex()]) == whole
+
+
+@pytest.mark.parametrize("digits", ["1" * 17, "1" * 31, "1" * 33, "1" * 80])
+def test_bytes_are_whole_words(digits: str) -> None:
+    with pytest.raises(BadStructure, match=f"has {len(digits)} digits"):
+        decode.parse(decode.find("vtd.invalidation-wait"), [digits])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,35 @@ def test_decode_as_json(ok: Run) -> None:
     assert document["problems"] == []
 
 
+def test_revisions(ok: Run) -> None:
+    words = "0x29 0x4000000 0x22"
+    now, newest, old = (ok(f"table decode vtd.pasid-entry {words} {rest} -j").json for rest in
+                        ("", "--revision 4", "--revision 3"))  # fmt: skip
+    assert now == newest
+    assert (now["structure"], now["revision"]) == ("vtd.pasid-entry", 4)
+    assert now["problems"] == ["reserved bits 129, 5 set"]
+    assert "NXE" not in now["fields"]
+    assert (old["structure"], old["revision"], old["problems"]) == ("vtd.pasid-entry", 3, [])
+    assert (old["fields"]["SLEE"], old["fields"]["ERE"], old["fields"]["NXE"]) == ("0x1", "0x1", "0x1")
+    line = ok(f"table decode vtd.pasid-entry {words} --revision 3").out.splitlines()[0]
+    assert line.startswith("vtd.pasid-entry  PASID table entry of revision 3")
+
+
+@pytest.mark.parametrize("revision", ["3", "4"])
+def test_a_structure_that_did_not_change(ok: Run, revision: str) -> None:
+    document = ok(f"table decode vtd.root-entry 0x1001 --revision {revision} -j").json
+    assert document == ok("table decode vtd.root-entry 0x1001 -j").json
+    assert document["revision"] is None
+
+
+@pytest.mark.parametrize("name", ["vtd.pasid-entry", "vtd.root-entry"])
+def test_a_revision_that_is_not_known(run: Run, name: str) -> None:
+    result = run(f"table decode {name} 0x1 --revision 2 -j")
+    assert result.code == 4
+    assert result.error["what"] == f"there is no revision 2 of {name}"
+    assert result.error["hint"] == "revisions that are told apart: 3, 4"
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -115,4 +155,6 @@ def test_list_names_every_structure_with_what_it_is(ok: Run) -> None:
     names = [row["name"] for row in document["structures"]]
     assert "vtd.pasid-entry" in names
     assert all(row["doc"] for row in document["structures"])
+    revisions = {row["name"]: row["revisions"] for row in document["structures"]}
+    assert (revisions["vtd.pasid-entry"], revisions["vtd.root-entry"]) == ([3, 4], [])
     assert ok("table list --brief").out.split() == names

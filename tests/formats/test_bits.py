@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Declared layouts: what a declaration refuses, and round trips of every structure that is declared."""
 
+import types
 from types import ModuleType
 
 import pytest
@@ -10,11 +11,15 @@ from hypothesis import strategies as st
 import iommuctl_vtd.context_entry
 import iommuctl_vtd.fault_record
 import iommuctl_vtd.first_stage
+import iommuctl_vtd.interrupt_remap
 import iommuctl_vtd.invalidation
+import iommuctl_vtd.invalidation_registers
+import iommuctl_vtd.page_request
 import iommuctl_vtd.pasid_entry
 import iommuctl_vtd.registers
 import iommuctl_vtd.root_entry
 import iommuctl_vtd.second_stage
+import iommuctl_vtd.structures
 from iommuctl.errors import BadStructure
 from iommuctl.formats.bits import Address, Bit, Bits, Field, Fixed, Ignored, Layout, bit_names
 
@@ -25,8 +30,11 @@ MODULES: tuple[ModuleType, ...] = (
     iommuctl_vtd.first_stage,
     iommuctl_vtd.second_stage,
     iommuctl_vtd.invalidation,
+    iommuctl_vtd.page_request,
+    iommuctl_vtd.interrupt_remap,
     iommuctl_vtd.fault_record,
     iommuctl_vtd.registers,
+    iommuctl_vtd.invalidation_registers,
 )
 
 
@@ -41,8 +49,25 @@ class Example(Layout, bits=128, name="test.example"):
     HIGH_POINTER = Address(127, 76)
 
 
+class Part(Layout, bits=64, name="test.part", revision=4):
+    """A structure that had more fields once."""
+
+    P = Bit(0)
+    OLD: Field = Ignored(1, 1)
+    UNUSED = Ignored(2, 2)
+    POINTER = Address(63, 12)
+
+
+class PartRev3(Part, revision=3):
+    """What it had."""
+
+    HINT = Bits(5, 4)
+    OLD = Bit(1)
+
+
 LAYOUTS: list[type[Layout]] = [
     Example,
+    PartRev3,
     *(
         thing
         for module in MODULES
@@ -51,9 +76,9 @@ LAYOUTS: list[type[Layout]] = [
     ),
 ]
 FIELDS = [(layout, field) for layout in LAYOUTS for field in layout.fields]
-every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 every_field = pytest.mark.parametrize(
-    ("layout", "field"), FIELDS, ids=[f"{layout.name}.{field.name}" for layout, field in FIELDS]
+    ("layout", "field"), FIELDS, ids=[f"{layout.__name__}.{field.name}" for layout, field in FIELDS]
 )
 
 
@@ -102,25 +127,34 @@ def test_whatever_memory_holds_decodes_or_has_problems(layout: type[Layout], dat
         with pytest.raises(BadStructure):
             layout.decode(raw)
     else:
-        ignored = sum(field.mask for field in vars(layout).values() if isinstance(field, Ignored))
-        assert layout.encode(**layout.decode(raw)) == raw & ~ignored
+        assert layout.encode(**layout.decode(raw)) == raw & ~layout.ignored
 
 
 @every_layout
 def test_every_bit_has_one_meaning(layout: type[Layout]) -> None:
-    masks = [field.mask for field in vars(layout).values() if isinstance(field, Field)]
-    assert sum(masks) + layout.reserved == (1 << layout.bits) - 1
+    masks = [field.mask for field in layout.fields]
+    assert sum(masks) + layout.ignored + layout.reserved == (1 << layout.bits) - 1
 
 
 @every_layout
 def test_every_structure_names_its_specification(layout: type[Layout]) -> None:
-    if layout is not Example:
+    if layout not in (Example, PartRev3):
         assert layout.__doc__ is not None
         assert "VT-d 4.1 section " in layout.__doc__
 
 
 def test_names_are_unique() -> None:
-    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
+    assert len({(layout.name, layout.revision) for layout in LAYOUTS}) == len(LAYOUTS)
+
+
+def test_every_structure_can_be_asked_for() -> None:
+    """In its newest revision by name, and from there in all others."""
+    structures = iommuctl_vtd.structures.STRUCTURES
+    assert all(layout.name == name for name, layout in structures.items())
+    found = [other for layout in structures.values() for other in layout.revisions.values() or [layout]]
+    assert len(found) == len(set(found))
+    assert set(found) == set(LAYOUTS) - {Example, PartRev3}
+    assert all(layout.revision in (None, 4) for layout in structures.values())
 
 
 def test_needs_are_capabilities() -> None:
@@ -210,6 +244,66 @@ def test_a_fixed_value_that_does_not_fit_is_refused() -> None:
 def test_declaration_order_is_kept_and_ignored_bits_are_not_shown() -> None:
     assert [field.name for field in Example.fields] == ["TYPE", "FLAG", "NUMBER", "POINTER", "HIGH_POINTER"]
     assert Example.reserved == 0xFFF << 64 | 0xFFFF_0000_0000_C0E0
+
+
+@pytest.mark.parametrize(("bits", "name"), [(0, "test.broken"), (64, "")])
+def test_a_structure_has_bits_and_a_name(bits: int, name: str) -> None:
+    with pytest.raises(TypeError, match=r"^Broken needs `bits` and `name`$"):
+
+        class Broken(Layout, bits=bits, name=name):
+            A = Bit(0)
+
+
+# Revisions
+
+
+def test_a_revision_has_what_the_newest_has_and_more() -> None:
+    assert [field.name for field in Part.fields] == ["P", "POINTER"]
+    assert [field.name for field in PartRev3.fields] == ["P", "OLD", "HINT", "POINTER"]
+    assert (Part.name, Part.bits) == (PartRev3.name, PartRev3.bits) == ("test.part", 64)
+    assert PartRev3.P is Part.P
+    assert PartRev3.encode(P=1, OLD=1, HINT=3, POINTER=0x1000) == 0x1033
+    assert PartRev3.decode(0x1037) == {"P": 1, "OLD": 1, "HINT": 3, "POINTER": 0x1000}
+
+
+def test_what_a_revision_declares_changes_no_other() -> None:
+    assert (Part.reserved, Part.ignored) == (0xFF8, 0x6)
+    assert (PartRev3.reserved, PartRev3.ignored) == (0xFC8, 0x4)
+    assert Part.decode(0x1003) == {"P": 1, "POINTER": 0x1000}
+    with pytest.raises(BadStructure, match="reserved bits 5:4 set"):
+        Part.decode(0x1033)
+
+
+def test_revisions_know_each_other() -> None:
+    assert (Part.revision, PartRev3.revision, Example.revision) == (4, 3, None)
+    assert Part.revisions == PartRev3.revisions == {4: Part, 3: PartRev3}
+    assert list(Part.revisions) == [4, 3]
+    assert Example.revisions == {}
+
+
+def test_a_revision_overlaps_nothing_that_it_does_not_replace() -> None:
+    with pytest.raises(TypeError, match=r"^Broken\.HINT overlaps P in bit 0$"):
+
+        class Broken(Part, revision=2):
+            HINT = Bits(3, 0)
+
+    assert 2 not in Part.revisions
+
+
+def test_what_is_no_other_revision() -> None:
+    message = "^Broken must be another revision of test.part: `revision=…` and nothing else$"
+    with pytest.raises(TypeError, match=message):
+
+        class Broken(Part):
+            A = Bit(4)
+
+    for arguments in ({"revision": 3}, {"revision": 2, "bits": 32}, {"revision": 2, "name": "test.other"}):
+        with pytest.raises(TypeError, match=message):
+            types.new_class("Broken", (Part,), arguments)
+    with pytest.raises(TypeError, match=message.replace("part", "example")):
+
+        class Broken(Example, revision=3):  # type: ignore[no-redef]
+            A = Bit(5)
 
 
 # Structures

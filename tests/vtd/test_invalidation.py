@@ -16,10 +16,12 @@ def test_types() -> None:
         1: "vtd.context-cache-invalidate",
         2: "vtd.iotlb-invalidate",
         3: "vtd.device-tlb-invalidate",
+        4: "vtd.iec-invalidate",
         5: "vtd.invalidation-wait",
         6: "vtd.pasid-iotlb-invalidate",
         7: "vtd.pasid-cache-invalidate",
         8: "vtd.pasid-device-tlb-invalidate",
+        9: "vtd.page-group-response",
     }
     assert {layout.encode() for layout in DESCRIPTORS.values()} == set(DESCRIPTORS)
 

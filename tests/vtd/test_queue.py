@@ -21,6 +21,8 @@ WAIT = 0x200000025
 PASID_IOTLB = 0x1234500420026
 PASID_CACHE = 0x37
 PASID_DEVICE_TLB = 0x1234503210008
+IEC = 0x4
+RESPONSE = 0x1234503210019
 
 Words = tuple[int, ...]
 
@@ -80,6 +82,9 @@ GOOD: list[Words] = [
     (0x500420017,),  # PASID
     (PASID_DEVICE_TLB,),
     (0x12345032101F8, 0x7FFFFFFFFFFFF801),  # MIP, all PASIDs, everything
+    (IEC,),
+    (0x2018000014,),  # indices
+    (RESPONSE, 0xFF8),
 ]
 
 
@@ -107,6 +112,7 @@ def qw1(*parts: int | tuple[int, int]) -> list[int]:
 
 
 NAMES = ["context cache", "IOTLB", "device TLB", "wait", "PASID IOTLB", "PASID cache", "PASID device TLB"]
+NAMES += ["interrupt entry cache", "page group response"]
 RESERVED: list[tuple[int, list[int]]] = [
     (CONTEXT_CACHE, bits((8, 6), (15, 12), (63, 50)) + qw1((63, 0))),
     (IOTLB, bits(8, (15, 12), (63, 32)) + qw1((11, 7))),
@@ -115,6 +121,8 @@ RESERVED: list[tuple[int, list[int]]] = [
     (PASID_IOTLB, bits((8, 6), (15, 12), (63, 52)) + qw1((11, 7))),
     (PASID_CACHE, bits((8, 6), (15, 12), (63, 52)) + qw1((63, 0))),
     (PASID_DEVICE_TLB, qw1((10, 1))),
+    (IEC, bits((8, 5), (26, 12), (63, 48)) + qw1((63, 0))),
+    (RESPONSE, bits((8, 5), (63, 52)) + qw1((2, 0), (63, 12))),
 ]
 
 

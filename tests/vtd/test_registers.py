@@ -4,7 +4,9 @@
 import pytest
 
 from iommuctl.formats.bits import Layout
-from iommuctl_vtd.registers import FECTL, FSTS, GCMD, GSTS, IQA, IQERCD, IQH, IQT, RTADDR
+from iommuctl_vtd.invalidation_registers import CCMD, ICS, IECTL, IOTLBREG, IVA
+from iommuctl_vtd.page_request import PECTL, PQH, PQT, PRS
+from iommuctl_vtd.registers import FECTL, FSTS, GCMD, GSTS, IQA, IQERCD, IQH, IQT, PMEN, RTADDR, VER
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,20 @@ from iommuctl_vtd.registers import FECTL, FSTS, GCMD, GSTS, IQA, IQERCD, IQH, IQ
         (IQT, {"QT": 0x7FFF0}, 0x7FFF0),
         (IQA, {"QS": 7, "IQA": 0x3000}, 0x3007),
         (IQERCD, {"IQEI": 4, "ITESID": 0x321, "ICESID": 0x300}, 0x0300032100000004),
+        (VER, {"MAX": 1}, 0x10),
+        (VER, {"MIN": 3, "MAX": 6}, 0x63),
+        (PMEN, {"EPM": 1}, 0x80000000),
+        (PMEN, {"PRS": 1}, 0x1),
+        (CCMD, {"FM": 3, "CAIG": 2}, 0x1000000300000000),
+        (IVA, {"IH": 1}, 0x40),
+        (IOTLBREG, {"IAIG": 3}, 0x0600000000000000),
+        (ICS, {"IWC": 1}, 0x1),
+        (IECTL, {"IP": 1, "IM": 1}, 0xC0000000),
+        (PQH, {"PQH": 0x20}, 0x20),
+        (PQT, {"PQT": 0x7FFE0}, 0x7FFE0),
+        (PRS, {"PPR": 1}, 0x1),
+        (PRS, {"PRO": 1}, 0x2),
+        (PECTL, {"IP": 1, "IM": 1}, 0xC0000000),
     ],
 )
 def test_words(layout: type[Layout], fields: dict[str, int], word: int) -> None:

@@ -3,28 +3,50 @@
 
 import pytest
 
-from iommuctl.formats.bits import Fixed, Ignored, Layout
-from iommuctl_vtd.context_entry import ScalableContextEntry
+from iommuctl.formats.bits import Fixed, Layout
+from iommuctl_vtd.context_entry import ContextEntry, ScalableContextEntry
 from iommuctl_vtd.fault_record import FaultRecord
-from iommuctl_vtd.first_stage import FirstStageEntry
+from iommuctl_vtd.first_stage import FirstStageEntry, FirstStageEntryRev3
+from iommuctl_vtd.interrupt_remap import IRTA, PostedIrte, RemappedIrte
 from iommuctl_vtd.invalidation import (
     ContextCacheInvalidate,
     DeviceTlbInvalidate,
+    IecInvalidate,
     InvalidationWait,
     IotlbInvalidate,
+    PageGroupResponse,
+    PageGroupResponseRev3,
     PasidCacheInvalidate,
     PasidDeviceTlbInvalidate,
     PasidIotlbInvalidate,
 )
-from iommuctl_vtd.pasid_entry import PasidDirectoryEntry, PasidEntry
+from iommuctl_vtd.invalidation_registers import CCMD, IOTLBREG, IVA
+from iommuctl_vtd.page_request import PQA, PageRequest, PageRequestRev3
+from iommuctl_vtd.pasid_entry import PasidDirectoryEntry, PasidEntry, PasidEntryRev3
 from iommuctl_vtd.registers import CAP, ECAP, IQA, RTADDR
-from iommuctl_vtd.root_entry import ScalableRootEntry
-from iommuctl_vtd.second_stage import SecondStageEntry
+from iommuctl_vtd.root_entry import RootEntry, ScalableRootEntry
+from iommuctl_vtd.second_stage import SecondStageEntry, SecondStageEntryRev3
 
 Vector = tuple[type[Layout], dict[str, int], tuple[int, ...]]
 
 # fmt: off
 VECTORS: dict[str, Vector] = {
+    "legacy root": (RootEntry, {"P": 1, "CTP": 0x12345000}, (0x0000000012345001,)),
+    "legacy context": (
+        ContextEntry,
+        {"P": 1, "TT": 0, "SSPTPTR": 0x23456000, "AW": 2, "DID": 0xBEEF},
+        (0x0000000023456001, 0x0000000000BEEF02),
+    ),
+    "legacy context of a device with ATS": (
+        ContextEntry,
+        {"P": 1, "FPD": 1, "TT": 1, "SSPTPTR": 0x23456000, "AW": 1, "DID": 0x42},
+        (0x0000000023456007, 0x0000000000004201),
+    ),
+    "legacy context, pass-through": (
+        ContextEntry,
+        {"P": 1, "TT": 2, "AW": 2, "DID": 1},
+        (0x0000000000000009, 0x0000000000000102),
+    ),
     "root": (
         ScalableRootEntry,
         {"LP": 1, "LCTP": 0x12345000, "UP": 1, "UCTP": 0xABCDE000},
@@ -99,8 +121,8 @@ VECTORS: dict[str, Vector] = {
         (0x00000000789AB067,),
     ),
     "first stage, caching": (FirstStageEntry, {"P": 1, "PWT": 1, "PCD": 1, "G": 1}, (0x119,)),
-    "first stage, 2M": (
-        FirstStageEntry,
+    "first stage, 2M, not to be executed": (
+        FirstStageEntryRev3,
         {"P": 1, "US": 1, "A": 1, "PS": 1, "EA": 1, "XD": 1, "ADDR": 0x80000000},
         (0x80000000800004A5,),
     ),
@@ -129,6 +151,8 @@ VECTORS: dict[str, Vector] = {
         (0x0000032100000003, 0x0000000000017001),
     ),
     "device TLB, page": (DeviceTlbInvalidate, {"SID": 0x321, "ADDR": 0x10000}, (0x32100000003, 0x10000)),
+    "interrupt entry cache, global": (IecInvalidate, {}, (0x4,)),
+    "interrupt entry cache, indices": (IecInvalidate, {"G": 1, "IM": 3, "IIDX": 0x20}, (0x0000002018000014,)),
     "wait, status and drain": (
         InvalidationWait,
         {"SW": 1, "FN": 1, "PD": 1, "STDATA": 2, "STADDR": 0x1234567C},
@@ -161,6 +185,26 @@ VECTORS: dict[str, Vector] = {
         (0x0321234503215108, 0x00000000002FF800),
     ),
     "PASID-based device TLB, all PASIDs": (PasidDeviceTlbInvalidate, {"G": 1}, (0x8, 0x1)),
+    "response to a group with a PASID": (
+        PageGroupResponse,
+        {"PP": 1, "RC": 0, "RID": 0x321, "PASID": 0x12345, "PRGI": 0x1FF},
+        (0x0001234503210019, 0x0000000000000FF8),
+    ),
+    "response of failure": (
+        PageGroupResponse,
+        {"RC": 0xF, "RID": 0x321, "PRGI": 1},
+        (0x000000000321F009, 0x0000000000000008),
+    ),
+    "page request": (
+        PageRequest,
+        {"PP": 1, "RID": 0x321, "PASID": 0x12345, "R": 1, "W": 1, "LPIG": 1, "PRGI": 0x1FF, "ADDR": 0x7F0000001000},
+        (0x0001234503210101, 0x00007F0000001FFF),
+    ),
+    "stop marker": (
+        PageRequest,
+        {"PP": 1, "RID": 0x321, "PASID": 0x12345, "LPIG": 1},
+        (0x0001234503210101, 0x0000000000000004),
+    ),
     "fault of a read": (
         FaultRecord,
         {"FI": 0xDEADB000, "SID": 0x321, "FR": 0x79, "T1": 1, "F": 1},
@@ -174,6 +218,20 @@ VECTORS: dict[str, Vector] = {
     "fault of an atomic operation": (FaultRecord, {"EXE": 1, "T1": 1, "T2": 1, "FR": 1}, (0, 0x4000000150000000)),
     "root table address": (RTADDR, {"TTM": 1, "RTA": 0x1000000}, (0x0000000001000400,)),
     "invalidation queue address": (IQA, {"QS": 1, "DW": 1, "IQA": 0x2000000}, (0x0000000002000801,)),
+    "page request queue address": (PQA, {"PQS": 4, "PQA": 0x3000000}, (0x0000000003000004,)),
+    "interrupt remapping table address": (IRTA, {"S": 15, "EIME": 1, "IRTA": 0x4000000}, (0x400080F,)),
+    "context command, global": (CCMD, {"ICC": 1, "CIRG": 1}, (0xA000000000000000,)),
+    "context command, device": (
+        CCMD,
+        {"ICC": 1, "CIRG": 3, "DID": 0x10, "SID": 0x300},
+        (0xE000000003000010,),
+    ),
+    "IOTLB register, domain": (
+        IOTLBREG,
+        {"IVT": 1, "IIRG": 2, "DW": 1, "DR": 1, "DID": 0x42},
+        (0xA003004200000000,),
+    ),
+    "address to invalidate, 2M": (IVA, {"AM": 9, "ADDR": 0x40000000}, (0x40000009,)),
 }
 # fmt: on
 
@@ -198,6 +256,8 @@ def test_decode(layout: type[Layout], fields: dict[str, int], words: tuple[int, 
 ALL = 0xFFFF_FFFF_FFFF_FFFF
 NOTHING: frozenset[str] = frozenset()
 RESERVED: list[tuple[type[Layout], frozenset[str], tuple[int, ...]]] = [
+    (RootEntry, NOTHING, (0xFFE,)),
+    (ContextEntry, NOTHING, (0xFF0, 0xFFFFFFFFFF000080)),
     (ScalableRootEntry, NOTHING, (0xFFE, 0xFFE)),
     (ScalableContextEntry, frozenset({"DT", "PRS", "RPS", "RPRIVS"}), (0x1E0, 0xFFFFFFFFFFE00000)),
     (ScalableContextEntry, frozenset({"RPS"}), (0x1F4, 0xFFFFFFFFFFF00000)),
@@ -214,12 +274,17 @@ RESERVED: list[tuple[type[Layout], frozenset[str], tuple[int, ...]]] = [
     (IotlbInvalidate, NOTHING, (0xFFFFFFFF0000F100, 0xF80)),
     (DeviceTlbInvalidate, NOTHING, (0xFFFF0000FFE0F1F0, 0xFFE)),
     (DeviceTlbInvalidate, frozenset({"DIT"}), (0x000F0000FFE001F0, 0xFFE)),
+    (IecInvalidate, NOTHING, (0xFFFF000007FFF1E0, ALL)),
     (InvalidationWait, NOTHING, (0x00000000FFFFF180, 0x3)),
     (InvalidationWait, frozenset({"PDS"}), (0x00000000FFFFF100, 0x3)),
     (PasidIotlbInvalidate, NOTHING, (0xFFF000000000F1C0, 0xF80)),
     (PasidCacheInvalidate, NOTHING, (0xFFF000000000F1C0, ALL)),
     (PasidDeviceTlbInvalidate, NOTHING, (0xFFF000000000F000, 0x7FE)),
     (PasidDeviceTlbInvalidate, frozenset({"DIT"}), (0, 0x7FE)),
+    (PageGroupResponse, NOTHING, (0xFFF00000000001E0, 0xFFFFFFFFFFFFF007)),
+    (PageRequest, NOTHING, (0xFFC000000000FE00, 0)),
+    (RemappedIrte, NOTHING, (0x00000000FF007000, 0xFFFFFFFFFFF00000)),
+    (PostedIrte, NOTHING, (0x0000003FFF0030FC, 0x00000000FFF00000)),
     (FaultRecord, NOTHING, (0xFFF, 0x000000000FFF0000)),
     (RTADDR, NOTHING, (0x3FF,)),
     (IQA, NOTHING, (0x7F8,)),
@@ -232,13 +297,77 @@ def test_reserved(layout: type[Layout], capabilities: frozenset[str], words: tup
     assert mask == words + (ALL,) * (layout.bits // 64 - len(words))
 
 
-# Revision 4 ignores what earlier ones defined for NXE, SMEP and the second stage's X.
-@pytest.mark.parametrize(
-    ("layout", "raw"), [(PasidEntry, 1 << 133), (PasidEntry, 1 << 134), (SecondStageEntry, 1 << 2)]
-)
-def test_ignored(layout: type[Layout], raw: int) -> None:
-    assert not any(layout.decode(raw).values())
-    assert any(isinstance(field, Ignored) and field.get(raw) for field in vars(layout).values())
+IGNORED = [
+    (ContextEntry, 0x78 << 64),
+    (PasidEntry, 0x60 << 128),
+    (SecondStageEntry, 0xBFF0000000000404),
+    (FirstStageEntry, 0xFFF0000000000A00),
+    (RemappedIrte, 0xF00),
+    (PostedIrte, 0xF00),
+]
+
+
+@pytest.mark.parametrize(("layout", "mask"), IGNORED)
+def test_ignored(layout: type[Layout], mask: int) -> None:
+    assert layout.ignored == mask
+    assert layout.decode(mask | layout.fixed) == layout.decode(layout.fixed)
+
+
+# What revision 3 has more, as bits of the whole structure.
+REVISION_3: list[tuple[type[Layout], dict[str, int], int]] = [
+    (PasidEntryRev3, {"SLEE": 1}, 1 << 5),
+    (PasidEntryRev3, {"EMT": 7}, 7 << 91),
+    (PasidEntryRev3, {"PWT": 1, "PCD": 1}, 1 << 94 | 1 << 95),
+    (PasidEntryRev3, {"ERE": 1}, 1 << 129),
+    (PasidEntryRev3, {"NXE": 1, "SMEP": 1}, 1 << 133 | 1 << 134),
+    (SecondStageEntryRev3, {"X": 1}, 1 << 2),
+    (SecondStageEntryRev3, {"TM": 1}, 1 << 62),
+    (FirstStageEntryRev3, {"XD": 1}, 1 << 63),
+    (PageGroupResponseRev3, {"PDP": 1}, 1 << 5 | 9),
+    (PageGroupResponseRev3, {"LPIG": 1}, 1 << 66 | 9),
+    (PageGroupResponseRev3, {"PRIVATE_DATA": (1 << 128) - 1}, (1 << 128) - 1 << 128 | 9),
+    (PageRequestRev3, {"PDP": 1}, 1 << 9 | 1),
+    (PageRequestRev3, {"PRIVATE_DATA": (1 << 128) - 1}, (1 << 128) - 1 << 128 | 1),
+]
+
+
+@pytest.mark.parametrize(("layout", "fields", "raw"), REVISION_3)
+def test_revision_3(layout: type[Layout], fields: dict[str, int], raw: int) -> None:
+    assert layout.encode(**fields) == raw
+    decoded = layout.decode(raw)
+    assert {name: decoded[name] for name in fields} == fields
+    newest = layout.revisions[4]
+    assert newest.values(raw) == newest.values(newest.fixed)
+    own = raw & ~newest.fixed
+    assert own & (newest.reserved | newest.ignored) == own
+
+
+@pytest.mark.parametrize("layout", dict.fromkeys(layout for layout, _, _ in REVISION_3))
+def test_revision_4_has_no_more_fields(layout: type[Layout]) -> None:
+    """All that the two differ in is in the list above."""
+    fields = {field.name for field in layout.fields} - {field.name for field in layout.revisions[4].fields}
+    assert fields == {name for other, values, _ in REVISION_3 if other is layout for name in values}
+
+
+# Made by hand from the tables of sections 9.10 and 9.11.
+INTERRUPTS: list[Vector] = [
+    (
+        RemappedIrte,
+        {"P": 1, "DM": 1, "RH": 1, "TM": 1, "DLM": 5, "V": 0x23, "DST": 0x1200, "SID": 0x321, "SQ": 2, "SVT": 1},
+        (0x00001200002300BD, 0x0000000000060321),
+    ),
+    (
+        PostedIrte,
+        {"P": 1, "FPD": 1, "URG": 1, "VV": 0x45, "PDAL": 0x3FFFFFF, "SID": 0xFFFF, "SVT": 2, "PDAH": 0x12345678},
+        (0xFFFFFFC00045C003, 0x123456780008FFFF),
+    ),
+]
+
+
+@pytest.mark.parametrize(("layout", "fields", "words"), INTERRUPTS)
+def test_interrupt_remapping(layout: type[Layout], fields: dict[str, int], words: tuple[int, ...]) -> None:
+    test_encode(layout, fields, words)
+    test_decode(layout, fields, words)
 
 
 CAPABILITIES: list[tuple[type[Layout], int, dict[str, int]]] = [

@@ -1,7 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scalable-mode context table: one entry for each device and function, two tables of 128 entries for a bus."""
+"""The context table: one entry for each device and function of a bus.
 
-from iommuctl.formats.bits import Address, Bit, Bits, Layout
+256 entries of 128 bits in legacy mode; two tables of 128 entries of 256 bits in scalable mode.
+"""
+
+from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
+
+
+class ContextEntry(Layout, bits=128, name="vtd.context-entry"):
+    """Context entry of legacy mode: VT-d 4.1 section 9.3. The second stage translates, or nothing does."""
+
+    P = Bit(0)
+    FPD = Bit(1)
+    """Faults that are qualified by it are not recorded; hardware looks at it even when P is 0."""
+    TT = Bits(3, 2, values={
+        0: "second stage", 1: "second stage, also for translation and translated requests", 2: "pass-through",
+    })  # fmt: skip
+    SSPTPTR = Address(63, 12)
+
+    AW = Bits(66, 64, values={1: "39 bits", 2: "48 bits", 3: "57 bits"})
+    SOFTWARE = Ignored(70, 67)
+    DID = Bits(87, 72)
 
 
 class ScalableContextEntry(Layout, bits=256, name="vtd.scalable-context-entry"):

@@ -2,11 +2,11 @@
 """First-stage page tables: virtual addresses, to physical addresses or, nested, to guest physical addresses."""
 
 from iommuctl.errors import BadStructure
-from iommuctl.formats.bits import Address, Bit, Ignored, Layout
+from iommuctl.formats.bits import Address, Bit, Field, Ignored, Layout
 from iommuctl.formats.format import Entry
 
 
-class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry"):
+class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry", revision=4):
     """First-stage paging entry: VT-d 4.1 section 9.7, of all levels.
 
     An entry that points to a table ignores D and G. PS is reserved above the entries that map 1 GiB; in those that
@@ -31,8 +31,14 @@ class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry"):
     SOFTWARE_MIDDLE = Ignored(11, 11)
     ADDR = Address(51, 12)
     SOFTWARE = Ignored(62, 52)
+    XD: Field = Ignored(63, 63)
+
+
+class FirstStageEntryRev3(FirstStageEntry, revision=3):
+    """First-stage paging entry of revision 3, with a field that VT-d 4.1 section 9.7 ignores."""
+
     XD = Bit(63)
-    """Ignored since revision 4."""
+    """Execute requests are not allowed, where the PASID entry has NXE set; ignored elsewhere."""
 
 
 _P, _RW, _US, _A, _D, _PS = (FirstStageEntry.field(name).mask for name in ("P", "RW", "US", "A", "D", "PS"))

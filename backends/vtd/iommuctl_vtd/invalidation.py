@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Descriptors of the invalidation queue, 256 bits wide as scalable mode requires: VT-d 4.1 section 6.5.2.
 
-A descriptor's type has seven bits: the upper three stand in bits 11:9 and are zero in all types that there are.
+Those of legacy mode have 128 bits: the first two words of what is declared here, the others being zero anyway. A
+descriptor's type has seven bits: the upper three stand in bits 11:9 and are zero in all types that there are.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,10 @@ from types import MappingProxyType
 
 from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Layout
 
+FUNCTION_MASKS = {
+    0: "exactly SID", 1: "ignore bit 2 of SID", 2: "ignore bits 2:1 of SID", 3: "ignore bits 2:0 of SID",
+}  # fmt: skip
+"""Which functions of a device are meant with the one that SID names: values of FM and SQ."""
 _WORD = (1 << 64) - 1
 _PAGE_SHIFT = 12
 
@@ -21,9 +26,7 @@ class ContextCacheInvalidate(Layout, bits=256, name="vtd.context-cache-invalidat
     TYPE_HIGH = Fixed(11, 9, 0)
     DID = Bits(31, 16)
     SID = Bits(47, 32)
-    FM = Bits(49, 48, values={
-        0: "exactly SID", 1: "ignore bit 2 of SID", 2: "ignore bits 2:1 of SID", 3: "ignore bits 2:0 of SID",
-    })  # fmt: skip
+    FM = Bits(49, 48, values=FUNCTION_MASKS)
 
 
 class IotlbInvalidate(Layout, bits=256, name="vtd.iotlb-invalidate"):
@@ -54,6 +57,17 @@ class DeviceTlbInvalidate(Layout, bits=256, name="vtd.device-tlb-invalidate"):
     PFSID_HI = Bits(63, 52, needs="DIT")
     S = Bit(64)
     ADDR = Address(127, 76)
+
+
+class IecInvalidate(Layout, bits=256, name="vtd.iec-invalidate"):
+    """Interrupt entry cache invalidate descriptor: VT-d 4.1 section 6.5.2.7."""
+
+    TYPE = Fixed(3, 0, 4)
+    G = Bit(4, values={0: "global", 1: "indices"})
+    TYPE_HIGH = Fixed(11, 9, 0)
+    IM = Bits(31, 27)
+    """2**IM entries are meant; at most ECAP.MHMV."""
+    IIDX = Bits(47, 32)
 
 
 class InvalidationWait(Layout, bits=256, name="vtd.invalidation-wait"):
@@ -114,16 +128,42 @@ class PasidDeviceTlbInvalidate(Layout, bits=256, name="vtd.pasid-device-tlb-inva
     ADDR = Address(127, 76)
 
 
+class PageGroupResponse(Layout, bits=256, name="vtd.page-group-response", revision=4):
+    """Page group response descriptor: VT-d 4.1 section 6.5.2. It answers the last page request of a group."""
+
+    TYPE = Fixed(3, 0, 9)
+    PP = Bit(4)
+    """The request had a PASID."""
+    TYPE_HIGH = Fixed(11, 9, 0)
+    RC = Bits(15, 12, values={0: "success", 1: "invalid request", 15: "failure"})
+    RID = Bits(31, 16)
+    PASID = Bits(51, 32)
+    PRGI = Bits(75, 67)
+    """Index of the group."""
+
+
+class PageGroupResponseRev3(PageGroupResponse, revision=3):
+    """Page group response descriptor of revision 3, with fields that VT-d 4.1 section 6.5.2 reserves."""
+
+    PDP = Bit(5)
+    """The request had private data, which is echoed here."""
+    LPIG = Bit(66)
+    """The request was the last of its group."""
+    PRIVATE_DATA = Bits(255, 128)
+
+
 DESCRIPTORS: Mapping[int, type[Layout]] = MappingProxyType({
     layout.TYPE.value: layout
     for layout in (
         ContextCacheInvalidate,
         IotlbInvalidate,
         DeviceTlbInvalidate,
+        IecInvalidate,
         InvalidationWait,
         PasidIotlbInvalidate,
         PasidCacheInvalidate,
         PasidDeviceTlbInvalidate,
+        PageGroupResponse,
     )
 })  # fmt: skip
 """The descriptors by type."""

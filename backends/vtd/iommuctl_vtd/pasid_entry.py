@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a PASID to page tables: the PASID directory, and the PASID tables that its entries point to."""
 
-from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
+from iommuctl.formats.bits import Address, Bit, Bits, Field, Ignored, Layout
 
 FIRST_STAGE, SECOND_STAGE, NESTED, PASS_THROUGH = 1, 2, 3, 4
 """Values of PGTT; all others are invalid."""
@@ -16,7 +16,7 @@ class PasidDirectoryEntry(Layout, bits=64, name="vtd.pasid-directory-entry"):
     """A PASID table: 64 entries, one page."""
 
 
-class PasidEntry(Layout, bits=512, name="vtd.pasid-entry"):
+class PasidEntry(Layout, bits=512, name="vtd.pasid-entry", revision=4):
     """PASID table entry: VT-d 4.1 section 9.6. Bits 5:0 of a PASID select it.
 
     The first two words describe the second stage, the third describes the first stage. FSPTPTR is a physical
@@ -47,8 +47,23 @@ class PasidEntry(Layout, bits=512, name="vtd.pasid-entry"):
     FSPM = Bits(131, 130, values={0: "4 levels", 1: "5 levels"})
     WPE = Bit(132)
     """Privileged writes respect read-only pages of the first stage."""
-    NXE = Ignored(133, 133)
-    SMEP = Ignored(134, 134)
+    NXE: Field = Ignored(133, 133)
+    SMEP: Field = Ignored(134, 134)
     EAFE = Bit(135, needs="EAFS")
     """First-stage entries have an extended accessed bit."""
     FSPTPTR = Address(191, 140)
+
+
+class PasidEntryRev3(PasidEntry, revision=3):
+    """PASID table entry of revision 3, with fields that VT-d 4.1 section 9.6 reserves or ignores."""
+
+    SLEE = Bit(5)
+    """The second stage has execute permissions."""
+    EMT = Bits(93, 91)
+    PWT = Bit(94)
+    PCD = Bit(95)
+    ERE = Bit(129)
+    """Execute requests are allowed."""
+    NXE = Bit(133)
+    """XD of first-stage entries counts."""
+    SMEP = Bit(134)

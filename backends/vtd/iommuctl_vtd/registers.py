@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registers that a driver needs to switch translation on, feed the invalidation queue and read faults.
 
-Queue positions are byte offsets. Capabilities of these two registers are what `needs` of a field names.
+Queue positions are byte offsets. Capabilities of CAP and ECAP are what `needs` of a field names. Other registers are in
+`invalidation_registers`, `page_request` and `interrupt_remap`.
 """
 
 from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
+
+
+class VER(Layout, bits=32, name="vtd.ver"):
+    """Version register, offset 000: VT-d 4.1 section 11.4.1. It is not the revision of the specification."""
+
+    MIN = Bits(3, 0)
+    MAX = Bits(7, 4)
 
 
 class CAP(Layout, bits=64, name="vtd.cap"):
@@ -143,6 +151,15 @@ class FECTL(Layout, bits=32, name="vtd.fectl"):
 
     IP = Bit(30)
     IM = Bit(31)
+
+
+class PMEN(Layout, bits=32, name="vtd.pmen"):
+    """Protected memory enable register, offset 064: VT-d 4.1 section 11.4."""
+
+    PRS = Bit(0)
+    """Memory is protected now."""
+    EPM = Bit(31)
+    """Protect it."""
 
 
 class IQH(Layout, bits=64, name="vtd.iqh"):

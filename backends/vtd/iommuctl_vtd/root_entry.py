@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scalable-mode root table: one entry for each bus, 4 KiB in all."""
+"""The root table: one entry for each bus, 4 KiB in all."""
 
 from iommuctl.formats.bits import Address, Bit, Layout
+
+
+class RootEntry(Layout, bits=128, name="vtd.root-entry"):
+    """Root entry of legacy mode: VT-d 4.1 section 9.1."""
+
+    P = Bit(0)
+    CTP = Address(63, 12)
+    """Context table of all devices of the bus."""
 
 
 class ScalableRootEntry(Layout, bits=128, name="vtd.scalable-root-entry"):

@@ -2,11 +2,11 @@
 """Second-stage page tables: 39, 48 or 57 bits of IOVA or guest physical address to physical addresses."""
 
 from iommuctl.errors import BadStructure
-from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
+from iommuctl.formats.bits import Address, Bit, Bits, Field, Ignored, Layout
 from iommuctl.formats.format import Entry
 
 
-class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry"):
+class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry", revision=4):
     """Second-stage paging entry: VT-d 4.1 section 9.8, of all levels.
 
     An entry that points to a table ignores EMT, IPAT and D, and its SNP is reserved. PS is reserved above the
@@ -15,7 +15,7 @@ class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry"):
 
     R = Bit(0)
     W = Bit(1)
-    X = Ignored(2, 2)
+    X: Field = Ignored(2, 2)
     EMT = Bits(5, 3)
     IPAT = Bit(6)
     PS = Bit(7)
@@ -28,6 +28,15 @@ class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry"):
     ADDR = Address(51, 12)
     SOFTWARE = Ignored(61, 52)
     SOFTWARE_HIGH = Ignored(63, 63)
+
+
+class SecondStageEntryRev3(SecondStageEntry, revision=3):
+    """Second-stage paging entry of revision 3, with fields that VT-d 4.1 section 9.8 reserves or ignores."""
+
+    X = Bit(2)
+    """Execute requests are allowed, where the PASID entry has SLEE set; ignored elsewhere."""
+    TM = Bit(62)
+    """The mapping is transient, for a device TLB's use; in pages only, and reserved again since revision 3.2."""
 
 
 _R, _W, _PS, _SNP = (SecondStageEntry.field(name).mask for name in ("R", "W", "PS", "SNP"))
