@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference is what the program says, and leaves nothing out."""
+"""The reference and the pages of structures are what the program says, and leave nothing out."""
 
 import runpy
 from functools import cache
@@ -18,8 +18,11 @@ def committed() -> str:
 
 
 def test_it_is_what_the_program_says() -> None:
-    printed: str = runpy.run_path(str(ROOT / "docs" / "generate.py"))["reference"]()
-    assert committed() == printed, "run `python docs/generate.py > docs/reference.md`"
+    generated: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["documents"]()
+    pages = {f"structures/{path.name}" for path in (ROOT / "docs" / "structures").iterdir()}
+    assert pages | {"reference.md"} == set(generated), "run `python docs/generate.py`"
+    for name, text in generated.items():
+        assert (ROOT / "docs" / name).read_text("utf-8") == text, f"run `python docs/generate.py`: {name} differs"
 
 
 def test_it_names_every_command() -> None:
@@ -42,5 +45,7 @@ def test_it_names_every_hook_and_structure() -> None:
         if name.startswith("iommuctl_"):
             assert f"| `{name.removeprefix('iommuctl_')}(" in committed()
     for name, layout in structures().items():
-        assert f"### {name}\n" in committed()
-        assert all(f" {field.name} |" in committed() for field in layout.fields)
+        assert f"| [{name}](structures/{name}.md) |" in committed()
+        page = (ROOT / "docs" / "structures" / f"{name}.md").read_text("utf-8")
+        for other in (layout, *layout.revisions.values()):
+            assert all(f" {field.name} |" in page for field in other.fields)
