@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The random walk itself: hypothesis chooses the operations."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from iommuctl.testing.base import BackendSuite
+
+PAGES = 8
+"""Pages that the walk maps, in each domain and in each page table."""
+
+
+class StatefulSuite(BackendSuite):
+    """Any sequence of operations, against a model of plain dicts. It needs hypothesis."""
+
+    examples: ClassVar[int] = 40
+    steps: ClassVar[int] = 40
+
+    def test_any_sequence_of_operations(self) -> None:
+        from hypothesis import HealthCheck, Phase, settings
+        from hypothesis import strategies as st
+        from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+        from iommuctl.testing.machine import Model, Place, all_slots
+
+        suite = type(self)
+        nests = suite.declared().nesting != "none"
+        domains = st.sampled_from(["d0", "d1", "p0", "p1"] if nests else ["d0", "d1"])
+        tables = st.sampled_from(["t0", "t1", "t2"])
+        slots = st.sampled_from(all_slots(suite))
+        pages, counts, prots = st.integers(0, PAGES - 1), st.integers(1, 3), st.sampled_from(["rw", "rw", "r"])
+        flags, seldom = st.booleans(), st.integers(0, 3).map(lambda number: number == 3)
+
+        def kinds(*plain: str, nested: Sequence[str]) -> st.SearchStrategy[str]:
+            return st.sampled_from([*plain, *(nested if nests else ())])
+
+        class Machine(RuleBasedStateMachine):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = Model(suite)
+                self.steps = 0
+
+            def teardown(self) -> None:
+                try:
+                    assert self.model.iommu.check() == []
+                finally:
+                    self.model.close()
+
+            @initialize(empty=st.integers(0, 3).map(lambda number: number == 3))
+            def start(self, empty: bool) -> None:
+                """Most walks begin in the middle of things."""
+                if empty:
+                    return
+                for name, offset in (("d0", 0), ("p0", 16), ("p1", 32), ("d1", 48)):
+                    if nests or name.startswith("d"):
+                        self.model.create(name)
+                        self.model.map(name, 0, 3, offset, "rw")
+                        self.model.map(name, 3, 2, offset + 8, "rw")
+                for name, slot in zip(("p0", "p1") if nests else ("d0", "d1"), suite.rids, strict=True):
+                    self.model.attach(name, (slot, None), replace=False)
+                for table, parent in (("t0", "p0"), ("t1", "p1"), ("t2", "p0")) if nests else ():
+                    self.model.create_table(table, parent)
+                    self.model.map_table(table, 1, 3, 2, "rw")
+
+            @invariant()
+            def rows_agree(self) -> None:
+                self.model.compare()
+
+            @invariant()
+            def requests_go_where_they_should(self) -> None:
+                self.steps += 1
+                self.model.request(self.steps % PAGES, write=self.steps % 3 == 0)
+
+            # Few rules with many kinds: hypothesis leaves whole rules out of most walks.
+
+            @rule(
+                kind=kinds("map", "map", "unmap", nested=("map_table", "map_table", "unmap_table")),
+                name=domains, table=tables, first=pages, count=counts, to=st.integers(0, 48), prot=prots, whole=flags,
+            )  # fmt: skip
+            def mappings(  # noqa: PLR0917
+                self, kind: str, name: str, table: str, first: int, count: int, to: int, prot: str, whole: bool
+            ) -> None:
+                match kind:
+                    case "map":
+                        self.model.map(name, first, count, to, prot)
+                    case "unmap":
+                        ranges = self.model.domains[name].ranges if name in self.model.domains else {}
+                        if whole and ranges:
+                            first = sorted(ranges)[first % len(ranges)]
+                            count = ranges[first]
+                        self.model.unmap(name, first, count)
+                    case "map_table":
+                        self.model.map_table(table, first, count, to % PAGES, prot)
+                    case "unmap_table":
+                        self.model.unmap_table(table, first, count)
+
+            @rule(
+                kind=kinds("attach", "attach", "detach", nested=("bind", "bind", "bind", "unbind")),
+                name=domains, table=tables, slot=slots, flag=flags, wrong=seldom,
+            )  # fmt: skip
+            def attachments(  # noqa: PLR0917
+                self, kind: str, name: str, table: str, slot: Place, flag: bool, wrong: bool
+            ) -> None:
+                held = self.model.slots.get(slot)
+                if held and not wrong and kind in ("detach", "unbind"):
+                    name = held.domain
+                match kind:
+                    case "attach":
+                        self.model.attach(name, slot, replace=flag)
+                    case "detach":
+                        self.model.detach(name, slot, force=flag)
+                    case "bind":
+                        self.model.bind(table, slot)
+                    case "unbind":
+                        self.model.unbind(name, slot)
+
+            @rule(
+                kind=kinds("create", "create", "destroy", nested=("create_table", "create_table", "destroy_table")),
+                name=domains, table=tables, force=seldom,
+            )  # fmt: skip
+            def objects(self, kind: str, name: str, table: str, force: bool) -> None:
+                match kind:
+                    case "create":
+                        self.model.create(name)
+                    case "destroy":
+                        self.model.destroy(name, force=force)
+                    case "create_table":
+                        self.model.create_table(table, name)
+                    case "destroy_table":
+                        self.model.destroy_table(table, force=force)
+
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=self.examples,
+                stateful_step_count=self.steps,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate, Phase.shrink],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
