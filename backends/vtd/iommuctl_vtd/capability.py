@@ -8,8 +8,8 @@ from iommuctl_vtd.first_stage import FirstStageFormat
 from iommuctl_vtd.registers import CAP, ECAP
 from iommuctl_vtd.second_stage import SecondStageFormat
 
-SCALABLE_MODE = 1
-"""The value of RTADDR.TTM."""
+LEGACY_MODE, SCALABLE_MODE = 0, 1
+"""Values of RTADDR.TTM."""
 WIDTHS = {1: 39, 2: 48, 3: 57}
 """Second-stage widths by the values of AW."""
 AW_OF_WIDTH = {width: aw for aw, width in WIDTHS.items()}

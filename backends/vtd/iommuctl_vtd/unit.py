@@ -12,15 +12,19 @@ from iommuctl_vtd.capability import (
     DEFAULT_ECAP,
     DEFAULT_HAW,
     INTERRUPT_RANGE,
+    LEGACY_MODE,
+    SCALABLE_MODE,
     Capability,
     capability,
 )
 from iommuctl_vtd.fault_record import REASONS, FaultRecord
 from iommuctl_vtd.iotlb import Iotlb, Tag
-from iommuctl_vtd.pasid_entry import PASS_THROUGH, PasidEntry
+from iommuctl_vtd.legacy_walk import LegacyWalk
+from iommuctl_vtd.pasid_entry import PASS_THROUGH
 from iommuctl_vtd.queue import Queue
-from iommuctl_vtd.registers import CAP, FSTS, GCMD, GSTS
-from iommuctl_vtd.walk import Mapped, Refused, Request, Rights, Walker
+from iommuctl_vtd.registers import CAP, FSTS, GCMD, GSTS, RTADDR
+from iommuctl_vtd.scalable_walk import ScalableWalk
+from iommuctl_vtd.walk import Mapped, Refused, Request, Rights, Walk
 
 REGISTERS = "vtd.register"
 LATCHED_ROOT = "latched RTADDR"
@@ -137,8 +141,8 @@ class Unit:
         if not self._translating():
             return self._answer(request, access, walker, Mapped(iova, 4096, _ALL, True), None), False, False
         try:
-            walker.find_entry()
-            tag = Tag(PasidEntry.DID.get(walker.entry), PasidEntry.PGTT.get(walker.entry), walker.pasid)
+            walker.find_tables()
+            tag = Tag(walker.did, walker.pgtt, walker.pasid)
             cached = self._iotlb.find(tag, iova)
             if cached and self._serves(cached, walker, write=request.write):
                 return self._answer(request, access, walker, cached, None), True, self._is_stale(request, cached)
@@ -157,7 +161,7 @@ class Unit:
         try:
             if not self._translating():
                 return self._answer(request, access, walker, Mapped(iova, 4096, _ALL, True), None)
-            walker.find_entry()
+            walker.find_tables()
             return self._answer(request, access, walker, walker.translate(), None)
         except Refused as refused:
             return self._answer(request, access, walker, None, refused.code)
@@ -165,7 +169,7 @@ class Unit:
     def caches(self) -> dict[str, int]:
         return {"iotlb": self._iotlb.size()}
 
-    def _start(self, slot: Slot, iova: int, access: Access, *, privileged: bool) -> tuple[Walker, Request]:
+    def _start(self, slot: Slot, iova: int, access: Access, *, privileged: bool) -> tuple[Walk, Request]:
         if slot.pasid is None and INTERRUPT_RANGE[0] <= iova <= INTERRUPT_RANGE[1]:
             raise Unsupported(
                 f"address {iova:#x} is in the interrupt range",
@@ -173,29 +177,32 @@ class Unit:
             )
         # Revision 4 has no execute requests: an instruction fetch is a read.
         request = Request(slot, iova, access == "w", privileged and slot.pasid is not None)
+        return self._walker(request), request
+
+    def _walker(self, request: Request) -> Walk:
         root = self._rows.get("vtd", LATCHED_ROOT)
-        return Walker(self._memory, self.capability, root, request), request
+        mode = _MODES.get(RTADDR.TTM.get(root), _InvalidMode)
+        return mode(self._memory, self.capability, root, request)
 
     def _translating(self) -> bool:
         return bool(GSTS.TES.get(self.read_register("GSTS")))
 
-    def _serves(self, cached: Mapped, walker: Walker, *, write: bool) -> bool:
+    def _serves(self, cached: Mapped, walker: Walk, *, write: bool) -> bool:
         """Whether a cached translation will do; otherwise the tables are asked, which may allow more by now."""
-        wpe = bool(PasidEntry.WPE.get(walker.entry))
-        denied = cached.rights.denied(write=write, privileged=walker.privileged, wpe=wpe)
+        denied = cached.rights.denied(write=write, privileged=walker.privileged, wpe=walker.wpe)
         return not denied and (cached.dirty or not write)
 
     def _is_stale(self, request: Request, cached: Mapped) -> bool:
         """Whether the tables say something else than the cache, which hardware never tells."""
-        walker = Walker(self._memory, self.capability, self._rows.get("vtd", LATCHED_ROOT), request)
+        walker = self._walker(request)
         try:
-            walker.find_entry()
+            walker.find_tables()
             return walker.translate().pa != cached.pa
         except Refused:
             return True
 
     def _answer(
-        self, request: Request, access: Access, walker: Walker, mapped: Mapped | None, code: int | None
+        self, request: Request, access: Access, walker: Walk, mapped: Mapped | None, code: int | None
     ) -> Translation:
         slot, iova, steps = request.slot, request.iova, tuple(walker.trace)
         if code is not None:
@@ -203,17 +210,16 @@ class Unit:
             fault = Fault(code, reason.name, reason.sentence, slot.rid, slot.pasid, iova, access)
             return Translation(slot, iova, None, None, None, fault, steps)
         assert mapped
-        wpe = bool(PasidEntry.WPE.get(walker.entry))
         prot = "".join(
             letter
             for letter, write in (("r", False), ("w", True))
-            if not mapped.rights.denied(write=write, privileged=walker.privileged, wpe=wpe)
+            if not mapped.rights.denied(write=write, privileged=walker.privileged, wpe=walker.wpe)
         )
         return Translation(slot, iova, mapped.pa, mapped.page_size, prot, None, steps)
 
     # Fault records: VT-d 4.1 section 7.2.1
 
-    def _record(self, request: Request, walker: Walker, code: int) -> None:
+    def _record(self, request: Request, walker: Walk, code: int) -> None:
         status = self.read_register("FSTS")
         if (walker.fpd and REASONS[code].qualified) or FSTS.PFO.get(status):
             return
@@ -245,4 +251,12 @@ class Unit:
             self._put("FSTS", self.read_register("FSTS") & ~(FSTS.PPF.mask | FSTS.FRI.mask))
 
 
+class _InvalidMode(Walk):
+    """RTADDR has a table mode that the unit does not know: every request faults."""
+
+    def find_tables(self) -> None:
+        raise Refused(0x30)
+
+
 _ALL = Rights()
+_MODES: dict[int, type[Walk]] = {LEGACY_MODE: LegacyWalk, SCALABLE_MODE: ScalableWalk}
