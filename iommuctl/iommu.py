@@ -79,9 +79,7 @@ class Iommu(Simulation):
                     hint=f"`iommuctl unbind-pgtable {old.domain.name} {_words(slot)}` first",
                 )
             if old and not replace:
-                raise SlotOccupied(
-                    f"{slot} is attached to {old.domain.name}", hint="detach it first, or use --replace"
-                )
+                raise SlotOccupied(f"{slot} is attached to {old.domain.name}", hint="detach it first, or use --replace")
             new = Attachment(slot, target, label)
             install(operation, SlotChange(slot, old, new))
             return new

@@ -3,7 +3,17 @@
 
 from collections.abc import Sequence
 
-from iommuctl.errors import BadNumber, InUse, OutOfAperture, Overlap, PartialUnmap, ReservedRange, Unsupported, Usage
+from iommuctl.errors import (
+    BadNumber,
+    InUse,
+    NameTaken,
+    OutOfAperture,
+    Overlap,
+    PartialUnmap,
+    ReservedRange,
+    Unsupported,
+    Usage,
+)
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.model import Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
 from iommuctl.requests import MapRequest, SlotChange, UnmapRequest
@@ -15,6 +25,7 @@ from iommuctl.rules import (
     check_page_sizes,
     check_prot,
     check_range,
+    check_size,
     check_width,
 )
 from iommuctl.session import Operation, Session
@@ -24,13 +35,15 @@ class Objects(Session):
     """The part of class Iommu that is about things, before anything is attached to anything."""
 
     def device_add(self, rid: Rid | str, *, ats: bool = False, pri: bool = False, pasid_bits: int = 0) -> Device:
-        """Make a simulated device, all its slots empty. Raises InUse for a RID that exists, Unsupported on hardware."""
+        """Make a simulated device, all its slots empty. Raises NameTaken, Unsupported on hardware."""
         rid = Rid.parse(rid) if isinstance(rid, str) else rid
         if not 0 <= pasid_bits <= 20:
             raise BadNumber(f"{pasid_bits} PASID bits", because="a device has 0 to 20")
         with self._change() as operation:
             if operation.call("devices", rid=rid):
-                raise InUse(f"there is a device {rid} already", hint=f"`iommuctl device remove {rid}` takes it away")
+                raise NameTaken(
+                    f"there is a device {rid} already", hint=f"`iommuctl device remove {rid}` takes it away"
+                )
             device = Device(rid, ats, pri, pasid_bits)
             operation.call("device_add", device=device)
             return device
@@ -56,7 +69,7 @@ class Objects(Session):
     def memory_create(self, name: str, size: int) -> Memory:
         """Name a range of free RAM, `size` bytes in whole pages. Raises NoRoom, NameTaken."""
         check_name(name)
-        check_range("offset", 0, size, PAGE)
+        check_size(size, PAGE)
         with self._change() as operation:
             # Aligned to the largest page that it can fill, so that a mapping of it uses such pages.
             alignment = max(page for page in (PAGE, *operation.capabilities.page_sizes) if page <= size)
@@ -99,7 +112,7 @@ class Objects(Session):
     ) -> Domain:
         """Make an empty domain of `width` address bits that uses only these page sizes (bytes).
 
-        Raises NameTaken, Unsupported, CannotNest is left to the backend.
+        Raises NameTaken; Unsupported for what the backend does not declare.
         """
         check_name(name)
         check_label(label)
@@ -107,6 +120,8 @@ class Objects(Session):
             capabilities = operation.capabilities
             if dirty and not capabilities.dirty_tracking:
                 raise Unsupported("the backend has no dirty tracking", hint="leave --dirty away")
+            if nest_parent and capabilities.nesting == "none":
+                raise Unsupported("the backend nests no page tables", hint="leave --nest-parent away")
             domain = operation.books.add_domain(
                 name,
                 label,

@@ -3,7 +3,17 @@
 
 from typing import TYPE_CHECKING
 
-from iommuctl.errors import CannotNest, Misaligned, NotNestParent, OutOfAperture, OutsideMemory, Overlap, Unsupported
+from iommuctl.errors import (
+    CannotNest,
+    Misaligned,
+    NoSuchDomain,
+    NoSuchPgtable,
+    NotNestParent,
+    OutOfAperture,
+    OutsideMemory,
+    Overlap,
+    Unsupported,
+)
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Domain, PageTable
 from iommuctl.objects import Objects, forget_pgtable, take_off
@@ -111,11 +121,19 @@ class PageTables(Objects):
         from iommuctl.formats import radix
 
         with self._read() as operation:
-            books, driver = operation.books, operation.driver
-            tables = [table for table in books.pgtables() if name in (table.name, f"id:{table.id}")]
-            if tables and not any(domain.name == name for domain in books.domains()):
-                return list(_guest_table(operation, tables[0]).entries())
-            domain = books.domain(name)
+            books = operation.books
+            try:
+                domain = books.domain(name)
+            except NoSuchDomain:
+                try:
+                    table = books.pgtable(name)
+                except NoSuchPgtable:
+                    raise NoSuchDomain(
+                        f"no domain and no page table {name!r}",
+                        hint="`iommuctl domain list` and `iommuctl pgtable list` name them all",
+                    ) from None
+                return list(_guest_table(operation, table).entries())
+            driver = operation.driver
             fmt, root = driver.domain_format(domain), driver.domain_root(domain)
             return list(radix.entries(fmt, operation.transaction.memory, root))
 

@@ -53,16 +53,25 @@ def check_numbers(**numbers: int | None) -> None:
 
 def check_range(what: str, start: int, size: int, granule: int) -> None:
     """A range is not empty, of whole pages, and does not wrap around."""
-    check_numbers(**{what: start}, size=size)
-    if size == 0:
-        raise ZeroSize("the size is zero", hint="a range has at least one page")
-    if (start | size) % granule:
+    check_numbers(**{what: start})
+    check_size(size, granule)
+    if start % granule:
         raise Misaligned(
-            f"{what} {start:#x} and size {size:#x} are not multiples of {granule:#x}",
-            because=f"the smallest page has {granule:#x} bytes",
+            f"{what} {start:#x} is not a multiple of {granule:#x}", because=f"the smallest page has {granule:#x} bytes"
         )
     if start + size - 1 > MAX_ADDRESS:
         raise OutOfAperture(f"{what} {start:#x} and size {size:#x} wrap around the end of the address space")
+
+
+def check_size(size: int, granule: int) -> None:
+    """A size is some whole pages."""
+    check_numbers(size=size)
+    if size == 0:
+        raise ZeroSize("the size is zero", hint="it has to be at least one page")
+    if size % granule:
+        raise Misaligned(
+            f"the size {size:#x} is not a multiple of {granule:#x}", because=f"the smallest page has {granule:#x} bytes"
+        )
 
 
 def check_aperture(start: int, size: int, width: int, reserved: Iterable[tuple[int, int]]) -> None:
@@ -135,7 +144,8 @@ def check_pasid(device: Device, pasid: int) -> None:
     check_pasid_number(pasid)
     if device.pasid_bits == 0:
         raise NoPasidSupport(
-            f"{device.rid} has no PASIDs", hint="on the simulator: `iommuctl device add RID --pasid-bits N`"
+            f"{device.rid} has no PASIDs",
+            hint="on the simulator, remove it and add it again with --pasid-bits N",
         )
     if pasid >> device.pasid_bits:
         raise PasidTooWide(

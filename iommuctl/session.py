@@ -180,6 +180,10 @@ class Session:
         with self._store.read() as transaction:
             if transaction.meta("backend"):
                 self._check_backend(transaction)
+            elif self._wanted:
+                from iommuctl.plugins import load_backend
+
+                load_backend(self._wanted)
             yield Operation(self, transaction)
 
     @contextlib.contextmanager

@@ -3,7 +3,7 @@
 
 import sqlite3
 
-from iommuctl.errors import NoRoom
+from iommuctl.errors import DamagedTable, NoRoom
 from iommuctl.formats.memory import PAGE, Run
 
 
@@ -61,15 +61,22 @@ class Extents:
         self._freed.append(run)
 
     def settle(self) -> None:
-        """Make the freed pages available to later transactions."""
+        """Make the freed pages available to later transactions. Raises DamagedTable for pages that are free."""
         for run in self._freed:
             start, pages = run
-            before = self._fetch("address < ? ORDER BY address DESC", start)
+            end = start + pages * PAGE
+            before = self._fetch("address <= ? ORDER BY address DESC", start)
+            after = self._fetch("address > ? ORDER BY address", start)
+            if (before and before.address + before.pages * PAGE > start) or (after and after.address < end):
+                raise DamagedTable(
+                    f"the page at {start:#x} is free already",
+                    because="a table that was written by somebody else points to it",
+                    hint="`iommuctl check` looks for more; `sim reset` begins anew",
+                )
             if before and before.address + before.pages * PAGE == start:
                 self._remove(before)
                 start, pages = before.address, pages + before.pages
-            after = self._fetch("address = ?", run.address + run.pages * PAGE)
-            if after:
+            if after and after.address == end:
                 self._remove(after)
                 pages += after.pages
             self._insert(Run(start, pages))
@@ -111,10 +118,16 @@ class Extents:
         self._execute("DELETE FROM extent WHERE pool = ? AND address = ?", (self._pool, run.address))
 
     def _no_room(self, pages: int) -> NoRoom:
+        purpose, hint = {
+            "tables": ("tables", "destroy what is not needed; `sim init --tables` makes more room"),
+            "ram": ("named memory", "destroy what is not needed; `sim init --ram` makes a larger machine"),
+        }.get(
+            self._pool, ("the page table, in its pool", "unmap what is not needed, or make a table with a larger pool")
+        )
         return NoRoom(
-            f"no room for {pages} pages of 4 KiB",
-            because=f"the pool {self._pool!r} has no {'such extent' if pages > 1 else 'free page'} left",
-            hint="destroy what is not needed, or make a larger one (`sim init --tables`, `pgtable create --pool`)",
+            f"no room for {pages * PAGE:#x} bytes of {purpose}",
+            because="so much is not free" + (", or not in one piece" if pages > 1 else ""),
+            hint=hint,
         )
 
 

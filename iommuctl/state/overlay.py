@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 
+from iommuctl.errors import DamagedTable
 from iommuctl.formats.memory import PAGE, FileMemory, Run, check_inside
 from iommuctl.model import MemoryWrite
 from iommuctl.state.extents import Extents
@@ -68,6 +69,9 @@ class Overlay:
         return address
 
     def free(self, run: Run) -> None:
+        low, size = self._table_range
+        if not low <= run.address <= run.address + run.pages * PAGE <= low + size:
+            raise DamagedTable(f"the page at {run.address:#x} is no table's", hint="`iommuctl check` looks for more")
         self._tables.free(run)
 
     def mark_fresh(self, run: Run) -> None:

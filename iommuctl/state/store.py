@@ -140,6 +140,8 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             path = self.folder / "state.db"
+            # SQLite would make it for everybody to read; its journal has the same mode.
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 # First of all, for nothing may be written to a file of somebody else's.

@@ -66,7 +66,7 @@ REFUSALS = [
     ("in-use", 1, "pgtable destroy table"),
     ("in-use", 1, "memory destroy mem"),
     ("in-use", 1, f"device remove {RID1}"),
-    ("in-use", 1, f"device add {RID1}"),
+    ("name-taken", 1, f"device add {RID1}"),
     ("in-use", 1, "domain unmap vm --iova 0 --size 16M"),
     ("in-use", 1, "sim init"),
     ("parent-not-attached", 1, f"bind-pgtable vm {RID2} --pgtable table"),

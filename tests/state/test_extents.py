@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommuctl.errors import NoRoom
+from iommuctl.errors import DamagedTable, NoRoom
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.state import schema
 from iommuctl.state.extents import Extents, create_pool
@@ -135,8 +135,9 @@ def test_contiguous_pages_are_not_pieced_together(connection: sqlite3.Connection
     extents = checkered(connection)
     with pytest.raises(NoRoom) as caught:
         extents.allocate_run(5)
-    assert "no room for 5 pages" in caught.value.what
-    assert "tables" in caught.value.because
+    assert "tables" in caught.value.what
+    assert caught.value.because
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,17 @@ def test_from_the_top_and_aligned(connection: sqlite3.Connection, pages: int, al
     extents = pool(connection, 100)
     address = extents.allocate_top(pages, alignment * PAGE)
     assert (address - BASE) // PAGE == offset
+
+
+@pytest.mark.parametrize(
+    "run", [Run(BASE, 1), Run(BASE - PAGE, 2), Run(BASE + PAGE, 2), Run(BASE + 3 * PAGE, 1), Run(BASE - PAGE, 99)]
+)
+def test_what_is_free_cannot_be_given_back(connection: sqlite3.Connection, run: Run) -> None:
+    """Tables that somebody else wrote may point to anything."""
+    extents = pool(connection, 4)
+    extents.free(run)
+    with pytest.raises(DamagedTable):
+        extents.settle()
 
 
 def test_pools_do_not_mix(connection: sqlite3.Connection) -> None:

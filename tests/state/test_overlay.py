@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iommuctl.errors import OutsideMemory
+from iommuctl.errors import DamagedTable, OutsideMemory
 from iommuctl.formats.memory import PAGE, FileMemory, Run
 from iommuctl.model import MemoryWrite
 from iommuctl.state.extents import Extents, create_pool
@@ -143,6 +143,13 @@ def test_what_is_outside_is_refused_and_nothing_written(overlay: Overlay) -> Non
     assert list(overlay.writes()) == []
     with pytest.raises(OutsideMemory):
         overlay.read(BASE, -1)
+
+
+def test_only_pages_of_tables_are_given_back(overlay: Overlay) -> None:
+    for run in (Run(LIVE, 1), Run(TABLE - PAGE, 2), Run(TABLE, 5), Run(BASE + SIZE, 1)):
+        with pytest.raises(DamagedTable):
+            overlay.free(run)
+    overlay.free(overlay.allocate(4)[0])
 
 
 def test_holes_of_the_file_are_filled_before_the_commit(connection: sqlite3.Connection, tmp_path: Path) -> None:
