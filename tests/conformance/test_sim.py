@@ -150,6 +150,37 @@ class TestPlainStateful(Plain, StatefulSuite):
 class TestPlainUndo(Plain, UndoSuite): ...
 
 
+class Legacy(BackendSuite):
+    """VT-d's legacy mode: context entries, a queue of 128-bit descriptors, the second stage alone."""
+
+    backend = "sim"
+    ats = True
+    options: ClassVar = {"mode": "legacy"}
+    declares: ClassVar = Default.declares._replace(nesting="none", pasid_bits=0, pgtable_formats=())
+
+
+class TestLegacyDeclaration(Legacy, DeclarationSuite): ...
+
+
+class TestLegacyDomains(Legacy, DomainSuite): ...
+
+
+class TestLegacyHitless(Legacy, HitlessSuite): ...
+
+
+class TestLegacyRefusals(Legacy, RefusalSuite): ...
+
+
+class TestLegacySlots(Legacy, SlotSuite): ...
+
+
+class TestLegacyStateful(Legacy, StatefulSuite):
+    examples = 10
+
+
+class TestLegacyUndo(Legacy, UndoSuite): ...
+
+
 class Limited(BackendSuite):
     """See limited.py: what the suites make of a backend that is not a simulator, and nests as SMMUv3 does."""
 

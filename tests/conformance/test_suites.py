@@ -12,7 +12,7 @@ from iommuctl.capabilities import Capabilities
 from iommuctl.testing import lacks, needs
 from iommuctl.testing.selection import concerns
 from iommuctl_vtd import tags
-from iommuctl_vtd.driver import Driver
+from iommuctl_vtd.scalable_driver import ScalableDriver as Driver
 from iommuctl_vtd.tables import Tables
 from tests.conformance.test_sim import Default
 

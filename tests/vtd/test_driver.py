@@ -87,8 +87,6 @@ def test_units_of_little_ability_can_be_driven() -> None:
     machine.unmap(domain, mapping)
     # No page-selective invalidation and no draining.
     assert machine.sent() == [(1 << 16 | 0x22, 0), "wait"]
-    with pytest.raises(Unsupported, match="nest"):
-        machine.domain(width=39, nest_parent=True)
 
 
 # Devices

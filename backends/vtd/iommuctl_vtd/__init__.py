@@ -36,9 +36,13 @@ class VtdArchitecture:
         Unit.reset(context, options)
 
     def driver(self, context: "Context", unit: "Unit") -> "Driver":
-        from iommuctl_vtd.driver import Driver
+        if context.rows.get("vtd", "mode") == "legacy":
+            from iommuctl_vtd.legacy_driver import LegacyDriver
 
-        return Driver(context, unit)
+            return LegacyDriver(context, unit)
+        from iommuctl_vtd.scalable_driver import ScalableDriver
+
+        return ScalableDriver(context, unit)
 
 
 ARCHITECTURE = VtdArchitecture()

@@ -14,26 +14,27 @@ from iommuctl_vtd.tables import Tables, context_entry
 
 if TYPE_CHECKING:
     from iommuctl_vtd.driver import Driver
+    from iommuctl_vtd.scalable_driver import ScalableDriver
 
 _ENOUGH = 20
 """So many problems of one kind tell what is wrong."""
 
 
-def audit(driver: "Driver", tables: Tables, memory: Memory, request: CheckRequest) -> list[str]:
+def audit(driver: "ScalableDriver", tables: Tables, memory: Memory, request: CheckRequest) -> list[str]:
     """Sentences about every difference; of many that are alike, the first."""
     known = {device.rid for device in request.devices}
     strangers = (
         f"{rid} has a context entry, but no such device is known" for rid, _ in tables.contexts() if rid not in known
     )
     return [
-        *_some(_root(tables)),
-        *(problem for device in request.devices for problem in _some(_device(driver, tables, device, request))),
-        *_some(strangers),
-        *(problem for domain in request.domains for problem in _domain(driver, memory, domain, request)),
+        *some(_root(tables)),
+        *(problem for device in request.devices for problem in some(_device(driver, tables, device, request))),
+        *some(strangers),
+        *(problem for domain in request.domains for problem in audit_domain(driver, memory, domain, request)),
     ]
 
 
-def _some(problems: Iterator[str]) -> Iterator[str]:
+def some(problems: Iterator[str]) -> Iterator[str]:
     last = ""
     for last in islice(problems, _ENOUGH):
         yield last
@@ -47,13 +48,13 @@ def _root(tables: Tables) -> Iterator[str]:
             yield f"the root entry of bus {index >> 1:02x}, {'upper' if index & 1 else 'lower'} half, is {half:#x}"
 
 
-def _domain(driver: "Driver", memory: Memory, domain: Domain, request: CheckRequest) -> Iterator[str]:
+def audit_domain(driver: "Driver", memory: Memory, domain: Domain, request: CheckRequest) -> Iterator[str]:
     fmt, root = driver.domain_format(domain), driver.domain_root(domain)
     for finding in radix.check(fmt, memory, root):
         yield f"{domain.name}: {finding}"
     wanted = set(_merged((m.iova, m.size, m.pa, m.prot) for m in request.mappings[domain.id]))
     found = set(_merged(iter(radix.leaves(fmt, memory, root))))
-    yield from _some(
+    yield from some(
         f"{domain.name}: {iova:#x}+{size:#x} -> {pa:#x} {prot} is in "
         + ("the rows but not the tables" if (iova, size, pa, prot) in wanted else "the tables but not the rows")
         for iova, size, pa, prot in sorted(wanted ^ found)
@@ -73,7 +74,7 @@ def _merged(ranges: Iterable[tuple[int, int, int, str]]) -> list[tuple[int, int,
     return merged
 
 
-def _device(driver: "Driver", tables: Tables, device: Device, request: CheckRequest) -> Iterator[str]:
+def _device(driver: "ScalableDriver", tables: Tables, device: Device, request: CheckRequest) -> Iterator[str]:
     rid, entry = device.rid, tables.context(device.rid)
     expected = context_entry(device, ScalableContextEntry.PASIDDIRPTR.get(entry))
     if entry != expected:

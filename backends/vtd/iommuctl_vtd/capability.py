@@ -51,10 +51,10 @@ class Capability:
             self._reserved[layout] = layout.reserved_without(self.has)
         return self._reserved[layout]
 
-    def why_not_driven(self) -> str:
-        """Why our driver cannot drive such a unit; nothing when it can."""
-        if lacks := [name for name in ("QI", "SMTS", "SSTS") if not self.has(name)]:
-            return f"its ECAP lacks {', '.join(lacks)}: a queue and scalable mode with a second stage"
+    def why_not_driven(self, *needs: str) -> str:
+        """Why a driver that needs these capabilities cannot drive such a unit; nothing when it can."""
+        if lacks := [name for name in needs if not self.has(name)]:
+            return f"its ECAP lacks {', '.join(lacks)}"
         if CAP.CM.get(self.cap):
             return "its CAP has CM: it caches entries without Present"
         if CAP.RWBF.get(self.cap):

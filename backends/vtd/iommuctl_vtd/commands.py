@@ -24,7 +24,7 @@ from iommuctl_vtd.invalidation import (
     covering_block,
     device_tlb_range,
 )
-from iommuctl_vtd.queue import DESCRIPTOR
+from iommuctl_vtd.queue import descriptor_size
 from iommuctl_vtd.registers import FSTS, IQA, IQERCD
 
 QUEUE_PAGES = 2
@@ -60,14 +60,15 @@ class CommandQueue:
         memory = self._context.memory
         done = (int.from_bytes(memory.read(self._status, 4), "little") + 1) & 0xFFFF_FFFF
         pending.append(InvalidationWait.encode(SW=1, STDATA=done, STADDR=self._status))
-        ring = IQA.IQA.get(self._unit.read_register("IQA"))
+        iqa = self._unit.read_register("IQA")
+        ring, length = IQA.IQA.get(iqa), descriptor_size(iqa)
         tail, size = self._unit.read_register("IQT"), QUEUE_PAGES * 4096
-        room = size // DESCRIPTOR - 1
+        room = size // length - 1
         for start in range(0, len(pending), room):
             for raw in pending[start : start + room]:
-                data = raw.to_bytes(DESCRIPTOR, "little")
+                data = raw.to_bytes(length, "little")
                 memory.write(ring + tail, data)
-                tail = (tail + DESCRIPTOR) % size
+                tail = (tail + length) % size
                 layout = DESCRIPTORS[raw & 0xF]
                 self._context.log(Command(layout.name, data, layout.values(raw)))
             self._unit.write_register("IQT", tail)
@@ -78,9 +79,9 @@ class CommandQueue:
             raise DamagedTable("the unit did not complete an invalidation", because="its wait was not answered")
 
 
-def context_device(source_id: int) -> int:
+def context_device(source_id: int, did: int = 0) -> int:
     """Forget the context entry of a device. In scalable mode the DID is ignored."""
-    return ContextCacheInvalidate.encode(G=3, SID=source_id)
+    return ContextCacheInvalidate.encode(G=3, SID=source_id, DID=did)
 
 
 def pasid_entry(did: int, pasid: int) -> int:
@@ -93,13 +94,14 @@ def all_pasid_entries() -> int:
     return PasidCacheInvalidate.encode(G=3)
 
 
-def everything(capability: Capability) -> list[int]:
+def everything(capability: Capability, *pasid_cache: int) -> list[int]:
     """Forget all, in the order that a new root table asks for."""
-    return [
-        ContextCacheInvalidate.encode(G=1),
-        all_pasid_entries(),
-        IotlbInvalidate.encode(G=1, **capability.drains),
-    ]
+    return [all_contexts(), *pasid_cache, IotlbInvalidate.encode(G=1, **capability.drains)]
+
+
+def all_contexts() -> int:
+    """Forget the context entries of all devices."""
+    return ContextCacheInvalidate.encode(G=1)
 
 
 def iotlb_domain(capability: Capability, did: int) -> int:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The invalidation queue as the unit consumes it: a ring in memory, checked and carried out one by one.
 
-VT-d 4.1 section 6.5.2. In scalable mode descriptors have 256 bits.
+VT-d 4.1 section 6.5.2. Descriptors have 256 bits; in legacy mode 128, if IQA says so.
 """
 
 from iommuctl.errors import OutsideMemory
 from iommuctl.formats.memory import Memory
-from iommuctl_vtd.capability import SCALABLE_MODE, Capability
+from iommuctl_vtd.capability import LEGACY_MODE, SCALABLE_MODE, Capability
 from iommuctl_vtd.invalidation import (
     DESCRIPTORS,
     ContextCacheInvalidate,
@@ -18,10 +18,19 @@ from iommuctl_vtd.invalidation import (
 from iommuctl_vtd.iotlb import Iotlb
 from iommuctl_vtd.registers import IQA, IQERCD, RTADDR
 
-DESCRIPTOR = 32
-"""Bytes of a descriptor of 256 bits."""
+LEGACY_TYPES = range(1, 6)
+"""The types that are valid in legacy mode: VT-d 4.1 section 6.5.2.10."""
 BAD_TAIL, BAD_FETCH, BAD_TYPE, BAD_FIELD, BAD_WIDTH, BAD_ALIGNMENT = 1, 2, 3, 4, 5, 6
 """Values of IQERCD.IQEI."""
+
+
+WIDE, NARROW = 32, 16
+"""Bytes of a descriptor of 256 and of 128 bits."""
+
+
+def descriptor_size(iqa: int) -> int:
+    """How many bytes a descriptor has in the queue that register IQA describes."""
+    return WIDE if IQA.DW.get(iqa) else NARROW
 
 
 class QueueError(Exception):
@@ -41,33 +50,36 @@ class Queue:
         self._capability = capability
         self._base = IQA.IQA.get(iqa)
         self._size = 4096 << IQA.QS.get(iqa)
-        self._wide = bool(IQA.DW.get(iqa))
+        self._descriptor = descriptor_size(iqa)
+        self._legacy = False
 
     def run(self, head: int, tail: int, root: int) -> tuple[int, int]:
         """Consume from `head` up to `tail`. Returns the new head and IQERCD, 0 when all went well."""
         try:
             if tail >= self._size:
                 raise QueueError(BAD_TAIL)
-            if tail % DESCRIPTOR:
+            if tail % self._descriptor:
                 raise QueueError(BAD_ALIGNMENT)
-            if not self._wide or RTADDR.TTM.get(root) != SCALABLE_MODE:
+            self._legacy = RTADDR.TTM.get(root) == LEGACY_MODE
+            if not self._legacy and (RTADDR.TTM.get(root) != SCALABLE_MODE or self._descriptor != WIDE):
                 raise QueueError(BAD_WIDTH)
             while head != tail:
                 self._execute(self._fetch(head))
-                head = (head + DESCRIPTOR) % self._size
+                head = (head + self._descriptor) % self._size
         except QueueError as error:
             return head, IQERCD.encode(IQEI=error.info)
         return head, 0
 
     def _fetch(self, offset: int) -> int:
         try:
-            return int.from_bytes(self._memory.read(self._base + offset, DESCRIPTOR), "little")
+            return int.from_bytes(self._memory.read(self._base + offset, self._descriptor), "little")
         except OutsideMemory:
             raise QueueError(BAD_FETCH) from None
 
     def _execute(self, raw: int) -> None:
-        layout = DESCRIPTORS.get(raw & 0xF | raw >> 5 & 0x70)
-        if layout is None:
+        kind = raw & 0xF | raw >> 5 & 0x70
+        layout = DESCRIPTORS.get(kind)
+        if layout is None or (self._legacy and kind not in LEGACY_TYPES):
             raise QueueError(BAD_TYPE)
         if raw & self._capability.reserved(layout):
             raise QueueError(BAD_FIELD)

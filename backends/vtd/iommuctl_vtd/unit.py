@@ -29,6 +29,7 @@ from iommuctl_vtd.walk import Mapped, Refused, Request, Rights, Walk
 REGISTERS = "vtd.register"
 LATCHED_ROOT = "latched RTADDR"
 NEXT_RECORD = "next fault record"
+MODES = ("scalable", "legacy")
 _PLAIN = ("RTADDR", "IQA", "FECTL")
 
 
@@ -43,11 +44,16 @@ class Unit:
 
     @staticmethod
     def reset(context: Context, options: Mapping[str, str]) -> None:
-        """Power on. Options: `haw` (host address bits), `cap` and `ecap` (register values)."""
+        """Power on. Options: `haw` (host address bits), `cap` and `ecap` (register values), and the driver's `mode`."""
         values = {"haw": DEFAULT_HAW, "cap": DEFAULT_CAP, "ecap": DEFAULT_ECAP}
+        mode = options.get("mode", MODES[0])
+        if mode not in MODES:
+            raise Usage(f"no mode {mode!r}", hint=f"VT-d has {' and '.join(MODES)}")
         for name, text in options.items():
+            if name == "mode":
+                continue
             if name not in values:
-                raise Usage(f"no option {name!r}", hint=f"a VT-d unit has {', '.join(values)}")
+                raise Usage(f"no option {name!r}", hint=f"a VT-d unit has {', '.join(values)}, mode")
             try:
                 values[name] = int(text, 0)
             except ValueError:
@@ -59,6 +65,7 @@ class Unit:
         registers |= {f"FRCD{index}": 0 for index in range(CAP.NFR.get(values["cap"]) + 1)}
         for name, value in registers.items():
             context.rows.put(REGISTERS, name, value)
+        context.rows.put("vtd", "mode", mode)
         context.rows.put("vtd", "haw", values["haw"])
         context.rows.put("vtd", LATCHED_ROOT, 0)
         context.rows.put("vtd", NEXT_RECORD, 0)
@@ -255,6 +262,9 @@ class _InvalidMode(Walk):
     """RTADDR has a table mode that the unit does not know: every request faults."""
 
     def find_tables(self) -> None:
+        raise Refused(0x30)
+
+    def end(self) -> Mapped:
         raise Refused(0x30)
 
 

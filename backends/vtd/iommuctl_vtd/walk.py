@@ -5,6 +5,7 @@ Nothing here knows what a driver meant; a walk reads memory as the unit does, an
 codes. VT-d 4.1 sections 3.7 and 9.8.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
@@ -74,7 +75,7 @@ class Reasons(NamedTuple):
     interrupt: int
 
 
-class Walk:
+class Walk(ABC):
     """One walk over memory. `trace` and `fpd` tell afterwards what was visited, and whether faults are silent.
 
     Accessed and dirty bits that the walk must set are collected in `updates`, as (address, bits to set). A subclass
@@ -99,13 +100,13 @@ class Walk:
         self._second_stage_root = 0
         self._tracks = self._snoops = False
 
+    @abstractmethod
     def find_tables(self) -> None:
         """Read the structures that name the request's tables. Raises Refused."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> Mapped:
         """Walk the tables that `find_tables` found. Raises Refused."""
-        raise NotImplementedError
 
     def translate(self) -> Mapped:
         """Where the request goes. Raises Refused."""

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver of legacy mode: a device has one slot, its own, and a domain's second stage in its context entry."""
+
+from collections.abc import Iterator, Sequence
+
+from iommuctl.capabilities import Capabilities
+from iommuctl.errors import Unsupported
+from iommuctl.formats import radix
+from iommuctl.formats.memory import Run
+from iommuctl.hookspecs import CheckRequest, SlotChange
+from iommuctl.model import Binding, Device, Occupant, Rid
+from iommuctl_vtd import commands
+from iommuctl_vtd.audit import audit_domain
+from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, LEGACY_MODE
+from iommuctl_vtd.context_entry import ContextEntry
+from iommuctl_vtd.driver import Driver
+from iommuctl_vtd.legacy_tables import LegacyTables
+from iommuctl_vtd.legacy_walk import TRANSLATE, TRANSLATE_WITH_ATS
+
+ATS = "vtd.ats"
+
+
+class LegacyDriver(Driver):
+    """Drives a unit without PASIDs and without nesting, through a queue of 128-bit descriptors."""
+
+    mode = LEGACY_MODE
+    wide_descriptors = False
+
+    def capabilities(self) -> Capabilities:
+        unit = self._capability
+        return Capabilities(
+            hitless_replace=True,
+            physical_addresses=True,
+            simulates=True,
+            widths=unit.domain_widths,
+            page_sizes=unit.page_sizes,
+            reserved=(INTERRUPT_RANGE,),
+        )
+
+    def why_not(self) -> str:
+        return self._capability.why_not_driven("QI")
+
+    def everything(self) -> list[int]:
+        return commands.everything(self._capability)
+
+    def has_ats(self, rid: Rid) -> bool:
+        return bool(self._rows.get(ATS, str(rid)))
+
+    # Devices
+
+    def device_add(self, device: Device) -> None:
+        reasons = {
+            "legacy mode has no PASIDs": device.pasid_bits > 0,
+            "page requests are scalable mode's": device.pri,
+            "its ECAP lacks DT": device.ats and not self._has("DT"),
+            "it serves PCI segment 0000": device.rid.segment != 0,
+        }
+        for because in (reason for reason, applies in reasons.items() if applies):
+            raise Unsupported(f"the unit cannot serve {device.rid}", because=because)
+        self._rows.put(ATS, str(device.rid), device.ats)
+
+    def device_remove(self, device: Device) -> None:
+        # Its slot is empty, so its context entry has been taken out and the caches have been told.
+        self._rows.delete(ATS, str(device.rid))
+
+    # Slots
+
+    def install(self, change: SlotChange) -> None:
+        rid, old, new = change.slot.rid, change.old, change.new
+        if new is None:
+            self._tables.clear_context(rid)
+        elif old is None:
+            self._tables.add_context(rid, self.context_entry(new))
+        else:
+            replaced = self._tables.swap_context(rid, self.context_entry(new))
+        if old is not None:
+            did = self._did(old)
+            # A swap moves the whole table, so the unit must look for it again for every device of the bus.
+            forget = commands.context_device(rid.source_id, did) if new is None else commands.all_contexts()
+            self._submit(
+                [forget, commands.iotlb_domain(self._capability, did)],
+                [commands.device_tlb(change.slot, None)],
+                [change.slot],
+            )
+        if new is None:
+            self._tables.zero_context(rid)
+        elif old is not None:
+            self._memory.free(replaced)
+
+    def context_entry(self, occupant: Occupant) -> int:
+        """The context entry for what a device's slot is to hold."""
+        domain = occupant.domain
+        return ContextEntry.encode(
+            P=1,
+            TT=TRANSLATE_WITH_ATS if self.has_ats(occupant.slot.rid) else TRANSLATE,
+            SSPTPTR=self.domain_root(domain),
+            AW=AW_OF_WIDTH[domain.width],
+            DID=self._did(occupant),
+        )
+
+    def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
+        raise Unsupported(f"legacy mode has no bindings: {len(bindings)}, {span}, {leaf}")
+
+    def stage1_format(self, name: str) -> radix.Format:
+        raise Unsupported(f"no page tables of format {name}", because="legacy mode has the second stage alone")
+
+    # Looking after the tables
+
+    def check(self, request: CheckRequest) -> list[str]:
+        wanted = {slot.rid: self.context_entry(occupant) for slot, occupant in request.slots.items()}
+        found = dict(self._tables.contexts())
+        entries = [
+            f"the context entry of {rid} is {found.get(rid, 0):#x}, not {wanted.get(rid, 0):#x}"
+            for rid in sorted(wanted.keys() | found.keys())
+            if wanted.get(rid) != found.get(rid)
+        ]
+        domains = (audit_domain(self, self._memory, domain, request) for domain in request.domains)
+        return [*entries, *(problem for problems in domains for problem in problems)]
+
+    def used(self) -> Iterator[Run]:
+        yield from self.queue_runs()
+        yield from self._tables.runs()
+
+    @property
+    def _tables(self) -> LegacyTables:
+        return LegacyTables(self._memory, self._rows.get("vtd", "root"))

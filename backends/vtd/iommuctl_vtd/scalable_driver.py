@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver of scalable mode: PASID entries for attachments and bindings, and what is invalidated for them."""
+
+from collections.abc import Iterator, Sequence
+
+from iommuctl.capabilities import Capabilities
+from iommuctl.errors import Unsupported
+from iommuctl.formats import radix
+from iommuctl.formats.memory import Run
+from iommuctl.hookspecs import CheckRequest, SlotChange
+from iommuctl.model import Attachment, Binding, Device, Occupant, Rid, Slot
+from iommuctl_vtd import commands
+from iommuctl_vtd.audit import audit
+from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, SCALABLE_MODE
+from iommuctl_vtd.commands import Span
+from iommuctl_vtd.context_entry import ScalableContextEntry
+from iommuctl_vtd.driver import Driver
+from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE, PasidEntry
+from iommuctl_vtd.registers import ECAP
+from iommuctl_vtd.tables import Tables
+
+RID_PASID = 0
+"""The PASID that requests without one use."""
+PASID_BITS = 20
+"""No PASID has more, whatever ECAP says."""
+
+
+class ScalableDriver(Driver):
+    """Drives a unit whose requests may have PASIDs."""
+
+    mode = SCALABLE_MODE
+    wide_descriptors = True
+
+    def why_not(self) -> str:
+        return self._capability.why_not_driven("QI", "SMTS", "SSTS")
+
+    def everything(self) -> list[int]:
+        return commands.everything(self._capability, commands.all_pasid_entries())
+
+    def has_ats(self, rid: Rid) -> bool:
+        return bool(ScalableContextEntry.DTE.get(self._tables.context(rid)))
+
+    def capabilities(self) -> Capabilities:
+        unit = self._capability
+        nests = unit.has("NEST")
+        return Capabilities(
+            nesting="slot" if nests else "none",
+            hitless_replace=True,
+            physical_addresses=True,
+            simulates=True,
+            widths=unit.domain_widths,
+            page_sizes=unit.page_sizes,
+            reserved=(INTERRUPT_RANGE,),
+            pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1, PASID_BITS) if unit.has("PASID") else 0,
+            pgtable_formats=tuple(f"vtd.first-stage-{n}" for n in unit.first_stage_levels) if nests else (),
+        )
+
+    # Devices
+
+    def device_add(self, device: Device) -> None:
+        rid, limit = device.rid, self.capabilities().pasid_bits
+        lacks = [name for name, wanted in (("DT", device.ats), ("PRS", device.pri)) if wanted and not self._has(name)]
+        if rid.segment or device.pasid_bits > limit or lacks:
+            raise Unsupported(
+                f"the unit cannot serve {rid}",
+                because=f"its ECAP lacks {', '.join(lacks)}"
+                if lacks
+                else "it serves PCI segment 0000"
+                if rid.segment
+                else f"it takes PASIDs of up to {limit} bits",
+            )
+        self._tables.add_context(device)
+
+    def device_remove(self, device: Device) -> None:
+        rid = device.rid
+        entry = self._tables.clear_context(rid)
+        # No PASID entry of the device is present, so nothing else caches anything of it.
+        self._submit([commands.context_device(rid.source_id)], [commands.device_tlb(Slot(rid), None)], [Slot(rid)])
+        self._tables.free_context(rid, entry)
+
+    def stage1_format(self, name: str) -> radix.Format:
+        for levels in self._capability.first_stage_levels:
+            if (fmt := self._capability.first_stage(levels)).name == name:
+                return fmt
+        raise Unsupported(f"the unit has no page tables of format {name}")
+
+    # Slots
+
+    def install(self, change: SlotChange) -> None:
+        rid, pasid = change.slot.rid, _pasid(change.slot)
+        old, new = change.old, change.new
+        old_did = self._did(old) if old else None
+        if isinstance(new, Binding):
+            self._tags.acquire(new)
+        if new is None:
+            self._tables.clear_pasid(rid, pasid)
+        elif old is None:
+            self._tables.add_pasid(rid, pasid, self.pasid_entry(new))
+        else:
+            replaced = self._tables.swap_pasid(rid, pasid, self.pasid_entry(new))
+        if old_did is not None:
+            # A swap moves the whole table, so the unit must look for it again under every PASID.
+            forget = commands.pasid_entry(old_did, pasid) if new is None else commands.all_pasid_entries()
+            self._submit(
+                [forget, commands.iotlb_domain(self._capability, old_did)],
+                [commands.device_tlb(change.slot, None)],
+                [change.slot],
+            )
+        if isinstance(old, Binding):
+            self._tags.release(old)
+        if new is None:
+            self._tables.zero_pasid(rid, pasid)
+        elif old is not None:
+            self._memory.free(replaced)
+
+    def pasid_entry(self, occupant: Occupant) -> int:
+        """The PASID table entry for what a slot is to hold."""
+        domain = occupant.domain
+        second_stage = {
+            "P": 1,
+            "AW": AW_OF_WIDTH[domain.width],
+            "SSPTPTR": self.domain_root(domain),
+            "DID": self._did(occupant),
+            "PWSNP": self._has("SMPWCS"),
+        }
+        if isinstance(occupant, Attachment):
+            return PasidEntry.encode(PGTT=SECOND_STAGE, **second_stage)
+        return PasidEntry.encode(
+            PGTT=NESTED,
+            FSPM=self.stage1_format(occupant.format).levels - 4,
+            FSPTPTR=occupant.root,
+            SRE=self._has("SRS"),
+            WPE=self._has("SRS"),
+            **second_stage,
+        )
+
+    def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
+        area = Span(*span, leaf) if span else None
+        tags = dict.fromkeys((self._did(binding), _pasid(binding.slot)) for binding in bindings)
+        self._submit(
+            [commands.pasid_iotlb(did, pasid, area) for did, pasid in tags],
+            [commands.device_tlb(binding.slot, area) for binding in bindings],
+            [binding.slot for binding in bindings],
+        )
+
+    # Looking after the tables
+
+    def check(self, request: CheckRequest) -> list[str]:
+        return audit(self, self._tables, self._memory, request)
+
+    def used(self) -> Iterator[Run]:
+        yield from self.queue_runs()
+        yield from self._tables.runs()
+
+    @property
+    def _tables(self) -> Tables:
+        return Tables(self._memory, self._rows.get("vtd", "root"))
+
+
+def _pasid(slot: Slot) -> int:
+    return RID_PASID if slot.pasid is None else slot.pasid
