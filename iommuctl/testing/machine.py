@@ -21,6 +21,8 @@ POOL_SIZE = 0x4_0000
 
 Place = tuple[str, int | None]
 """A slot: the RID, and the PASID where it has one."""
+ALL = range(12)
+"""The numbers of all pages that the walk maps."""
 
 
 class DomainModel:
@@ -249,12 +251,33 @@ class Model:
 
     # Requests
 
-    def request(self, page: int, *, write: bool) -> None:
-        """Every slot asks for the same page. On a simulator each request goes through what the caches hold by now."""
-        for slot in self.all_slots:
-            target = self._target(slot, page, "w" if write else "r")
-            wanted = None if target is None else self._ram + target * self.page + 8
-            assert self._lands(slot, self.iova(page) + 8, write=write) == wanted, slot
+    def request(self, slot: Place, page: int, *, write: bool = False) -> None:
+        """A device asks. On a simulator the request goes through what the caches hold by now."""
+        target = self._target(slot, page, "w" if write else "r")
+        wanted = None if target is None else self._ram + target * self.page + 8
+        assert self._lands(slot, self.iova(page) + 8, write=write) == wanted, slot
+
+    @contextlib.contextmanager
+    def watch(
+        self, *, domain: str | None = None, table: str | None = None, slot: Place | None = None, pages: range = ALL
+    ) -> Iterator[None]:
+        """Have the caches filled with what the operation of the block is about, and look again after it.
+
+        Slots that hold this domain or table, or this slot; pages of the table, or else those of the domain.
+        """
+        concerned = [
+            (place, page)
+            for place, held in self.slots.items()
+            if slot in (None, place) and domain in (None, held.domain) and table in (None, held.table)
+            for page in ALL
+            if self._target(place, page, "r") is not None
+            and (self.tables[held.table].pages[page][0] if held.table and not table else page) in pages
+        ][:12]
+        for place, page in concerned:
+            self.request(place, page)
+        yield
+        for place, page in concerned:
+            self.request(place, page)
 
     def _lands(self, slot: Place, iova: int, *, write: bool) -> int | None:
         rid, pasid = slot

@@ -13,7 +13,7 @@ PAGES = 8
 class StatefulSuite(BackendSuite):
     """Any sequence of operations, against a model of plain dicts. It needs hypothesis."""
 
-    examples: ClassVar[int] = 40
+    examples: ClassVar[int] = 30
     steps: ClassVar[int] = 40
 
     def test_any_sequence_of_operations(self) -> None:
@@ -60,7 +60,9 @@ class StatefulSuite(BackendSuite):
                     self.model.attach(name, (slot, None), replace=False)
                 for table, parent in (("t0", "p0"), ("t1", "p1"), ("t2", "p0")) if nests else ():
                     self.model.create_table(table, parent)
-                    self.model.map_table(table, 1, 3, 2, "rw")
+                    self.model.map_table(table, 1, 3, int(table[1:]), "rw")
+                for table, place in zip(("t0", "t2"), self.model.all_slots[1::3] if nests else (), strict=False):
+                    self.model.bind(table, place)
 
             @invariant()
             def rows_agree(self) -> None:
@@ -69,7 +71,8 @@ class StatefulSuite(BackendSuite):
             @invariant()
             def requests_go_where_they_should(self) -> None:
                 self.steps += 1
-                self.model.request(self.steps % PAGES, write=self.steps % 3 == 0)
+                for slot in self.model.all_slots:
+                    self.model.request(slot, self.steps % PAGES, write=self.steps % 3 == 0)
 
             # Few rules with many kinds: hypothesis leaves whole rules out of most walks.
 
@@ -88,11 +91,13 @@ class StatefulSuite(BackendSuite):
                         if whole and ranges:
                             first = sorted(ranges)[first % len(ranges)]
                             count = ranges[first]
-                        self.model.unmap(name, first, count)
+                        with self.model.watch(domain=name, pages=range(first, first + count)):
+                            self.model.unmap(name, first, count)
                     case "map_table":
                         self.model.map_table(table, first, count, to % PAGES, prot)
                     case "unmap_table":
-                        self.model.unmap_table(table, first, count)
+                        with self.model.watch(table=table, pages=range(first, first + count)):
+                            self.model.unmap_table(table, first, count)
 
             @rule(
                 kind=kinds("attach", "attach", "detach", nested=("bind", "bind", "bind", "unbind")),
@@ -104,15 +109,16 @@ class StatefulSuite(BackendSuite):
                 held = self.model.slots.get(slot)
                 if held and not wrong and kind in ("detach", "unbind"):
                     name = held.domain
-                match kind:
-                    case "attach":
-                        self.model.attach(name, slot, replace=flag)
-                    case "detach":
-                        self.model.detach(name, slot, force=flag)
-                    case "bind":
-                        self.model.bind(table, slot)
-                    case "unbind":
-                        self.model.unbind(name, slot)
+                with self.model.watch(slot=slot):
+                    match kind:
+                        case "attach":
+                            self.model.attach(name, slot, replace=flag)
+                        case "detach":
+                            self.model.detach(name, slot, force=flag)
+                        case "bind":
+                            self.model.bind(table, slot)
+                        case "unbind":
+                            self.model.unbind(name, slot)
 
             @rule(
                 kind=kinds("create", "create", "destroy", nested=("create_table", "create_table", "destroy_table")),
@@ -123,11 +129,13 @@ class StatefulSuite(BackendSuite):
                     case "create":
                         self.model.create(name)
                     case "destroy":
-                        self.model.destroy(name, force=force)
+                        with self.model.watch(domain=name):
+                            self.model.destroy(name, force=force)
                     case "create_table":
                         self.model.create_table(table, name)
                     case "destroy_table":
-                        self.model.destroy_table(table, force=force)
+                        with self.model.watch(table=table):
+                            self.model.destroy_table(table, force=force)
 
         run_state_machine_as_test(
             Machine,
