@@ -153,8 +153,8 @@ class Session:
             self._set_up(transaction, request)
 
     def reset(self) -> None:
-        """Back to the folder as `setup` left it: every object is forgotten, memory is zero."""
-        with self._change(first_use=False) as operation:
+        """Back to the folder as `setup` left it: every object is forgotten, memory is zero. A new one is left alone."""
+        with self._change(anew=True) as operation:
             transaction = operation.transaction
             saved = transaction.meta("setup")
             if saved:
@@ -163,8 +163,6 @@ class Session:
                 transaction.clear()
                 ram, tables = (tuple(part) if part else None for part in saved[1:3])
                 self._set_up(transaction, SetupRequest(saved[0], ram, tables, saved[3]), name)
-            else:
-                self._set_up(transaction, SetupRequest())
 
     def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
         """The plugin manager that holds the folder's backend."""
@@ -187,11 +185,14 @@ class Session:
             yield Operation(self, transaction)
 
     @contextlib.contextmanager
-    def _change(self, *, first_use: bool = True) -> Iterator[Operation]:
-        """An operation that changes something: whole, or not at all. `first_use` prepares a folder that is new."""
+    def _change(self, *, first_use: bool = True, anew: bool = False) -> Iterator[Operation]:
+        """An operation that changes something: whole, or not at all. `first_use` prepares a folder that is new.
+
+        `anew` is for one that forgets all that there is.
+        """
         self.last = Outcome()
-        with self._store.change(dry_run=self.dry_run) as transaction:
-            if first_use:
+        with self._store.change(dry_run=self.dry_run, anew=anew) as transaction:
+            if first_use and not anew:
                 if transaction.meta("backend"):
                     self._check_backend(transaction)
                 else:

@@ -103,7 +103,6 @@ def show(ctx: typer.Context) -> None:
 def reset(ctx: typer.Context) -> None:
     """Make the machine new: no device, no domain, memory and caches empty."""
     session = session_of(ctx)
-    session.simulate()
     session.iommu.reset()
     session.changed("the machine is as new: no device, no domain, memory is zero")
 

@@ -81,8 +81,11 @@ class Store:
                     yield transaction
 
     @contextlib.contextmanager
-    def change(self, *, dry_run: bool = False) -> Iterator[Transaction]:
-        """A transaction that takes effect whole when its block ends, and not at all when the block raises."""
+    def change(self, *, dry_run: bool = False, anew: bool = False) -> Iterator[Transaction]:
+        """A transaction that takes effect whole when its block ends, and not at all when the block raises.
+
+        One that makes everything `anew` does not need what an earlier one left in memory to be finished.
+        """
         with self._failures():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked(fcntl.LOCK_EX) as connection:
@@ -91,7 +94,8 @@ class Store:
                 try:
                     if not self._has_tables(connection):
                         schema.create(connection)
-                    transaction.finish_redo()
+                    if not anew:
+                        transaction.finish_redo()
                     yield transaction
                     if dry_run:
                         transaction.collect_writes()

@@ -82,8 +82,15 @@ def test_a_missing_or_short_memory_file(used: Shell) -> None:
     assert used.json("topology")["domains"][0]["name"] == "domain1"
 
 
-def test_reset_makes_a_machine_again(used: Shell) -> None:
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_reset_makes_a_machine_again(used: Shell, unfinished: bool) -> None:
     memory_file(used).unlink()
+    if unfinished:
+        # A command was killed between its commit and its writes to memory.
+        connection = sqlite3.connect(used.state / "state.db")
+        connection.execute("INSERT INTO redo (address, data) VALUES (4096, x'00')")
+        connection.commit()
+        connection.close()
     used("sim", "reset")
     assert used.json("topology")["domains"] == []
     assert used.json("check")["ok"]
