@@ -153,7 +153,7 @@ class Session:
             self._set_up(transaction, request)
 
     def reset(self) -> None:
-        """Back to the folder as `setup` left it: every object is forgotten, memory is zero. A new one is left alone."""
+        """Back to the folder as `setup` left it: every object is forgotten, memory is zero."""
         with self._change(anew=True) as operation:
             transaction = operation.transaction
             saved = transaction.meta("setup")
@@ -163,6 +163,8 @@ class Session:
                 transaction.clear()
                 ram, tables = (tuple(part) if part else None for part in saved[1:3])
                 self._set_up(transaction, SetupRequest(saved[0], ram, tables, saved[3]), name)
+            else:
+                self._set_up(transaction, SetupRequest())
 
     def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
         """The plugin manager that holds the folder's backend."""
