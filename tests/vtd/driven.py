@@ -4,6 +4,8 @@
 from collections.abc import Sequence
 
 from iommuctl.architecture import Driver
+from iommuctl.formats import radix
+from iommuctl.formats.memory import PAGE
 from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Access, Attachment, Binding, Command, Device, Domain, Mapping, Occupant, Rid, Slot
 from iommuctl_vtd import ARCHITECTURE
@@ -100,6 +102,14 @@ class Driven(Machine):
 
     def check(self) -> list[str]:
         return self.driver.check(CheckRequest(self.devices, self.domains, self.mappings, self.slots))
+
+    def accounts(self) -> None:
+        """Every page that was taken holds something, and one thing only."""
+        runs = [*self.driver.used()]
+        for domain in self.domains:
+            runs += radix.table_runs(self.driver.domain_format(domain), self.memory, self.driver.domain_root(domain))
+        pages = [run.address + number * PAGE for run in runs for number in range(run.pages)]
+        assert sorted(pages) == sorted(self.memory.held)
 
     # Questions
 

@@ -31,6 +31,8 @@ class SparseMemory:
         self._next, self._end = tables[0], sum(tables)
         self.writes: list[tuple[int, bytes]] = []
         self.freed: list[Run] = []
+        self.held: set[int] = set()
+        """Pages that were allocated and not given back."""
         self.on_write: Callable[[], None] | None = None
 
     def read(self, address: int, size: int) -> bytes:
@@ -61,9 +63,13 @@ class SparseMemory:
             raise NoRoom("no table memory is left")
         for page in range(address, self._next, PAGE):
             self._pages[page] = bytearray(b"\xa5" * PAGE)
+            self.held.add(page)
         return address
 
     def free(self, run: Run) -> None:
+        pages = set(range(run.address, run.address + run.pages * PAGE, PAGE))
+        assert pages <= self.held, "given back twice, or never taken"
+        self.held -= pages
         self.freed.append(run)
 
     def put(self, words: Mapping[int, int]) -> None:

@@ -49,6 +49,9 @@ def test_what_the_default_unit_declares() -> None:
     assert declared.pasid_bits == 20
     assert declared.pgtable_formats == ("vtd.first-stage-4", "vtd.first-stage-5")
     assert declared.reserved == ((0xFEE00000, 0xFEEFFFFF),)
+    assert declared.hitless_replace
+    assert declared.physical_addresses
+    assert declared.simulates
     assert not declared.dirty_tracking
     assert not declared.execute_permission
 

@@ -133,28 +133,32 @@ def test_devices_in_both_halves_of_several_buses() -> None:
         assert [machine.pa(Slot(other), DATA) for other in rids] == [0x7000] * number + [-0x51] * (len(rids) - number)
         machine.attach(domain, Slot(rid))
     assert machine.check() == []
+    machine.accounts()
     for number, rid in enumerate(rids):
         machine.install(Slot(rid), None)
         machine.driver.device_remove(machine.devices.pop(0))
         assert [machine.pa(Slot(other), DATA) for other in rids] == [-0x41] * (number + 1) + [0x7000] * (
             len(rids) - number - 1
         )
+        machine.accounts()
     assert machine.check() == []
 
 
 @pytest.mark.parametrize(
-    ("device", "ecap"),
+    ("device", "ecap", "because"),
     [
-        (Device(Rid(1, 0, 1, 0)), ECAP),
-        (Device(Rid(0, 0, 1, 0), ats=True), ECAP & ~(1 << 2)),
-        (Device(Rid(0, 0, 1, 0), ats=True, pri=True), ECAP & ~(1 << 29)),
-        (Device(Rid(0, 0, 1, 0), pasid_bits=1), ECAP & ~(1 << 40)),
-        (Device(Rid(0, 0, 1, 0), pasid_bits=16), ECAP & ~(0x1F << 35) | 14 << 35),
+        (Device(Rid(1, 0, 1, 0)), ECAP, "it serves PCI segment 0000"),
+        (Device(Rid(0, 0, 1, 0), ats=True), ECAP & ~(1 << 2), "its ECAP lacks DT"),
+        (Device(Rid(0, 0, 1, 0), ats=True, pri=True), ECAP & ~(1 << 29), "its ECAP lacks PRS"),
+        (Device(Rid(0, 0, 1, 0), ats=True, pri=True), ECAP & ~(1 << 29 | 1 << 2), "its ECAP lacks DT, PRS"),
+        (Device(Rid(0, 0, 1, 0), pasid_bits=1), ECAP & ~(1 << 40), "it takes PASIDs of up to 0 bits"),
+        (Device(Rid(0, 0, 1, 0), pasid_bits=16), ECAP & ~(0x1F << 35) | 14 << 35, "it takes PASIDs of up to 15 bits"),
     ],
 )
-def test_devices_that_the_unit_cannot_serve(device: Device, ecap: int) -> None:
-    with pytest.raises(Unsupported, match="cannot serve"):
+def test_devices_that_the_unit_cannot_serve(device: Device, ecap: int, because: str) -> None:
+    with pytest.raises(Unsupported, match="cannot serve") as error:
         Driven(ecap=ecap).driver.device_add(device)
+    assert error.value.because == because
 
 
 @pytest.mark.parametrize("ats", [False, True])
@@ -183,6 +187,26 @@ def test_device_remove(ats: bool) -> None:
     assert machine.check() == []
 
 
+# Domains
+
+
+def test_domain_destroy() -> None:
+    machine = Driven()
+    slot = Slot(machine.device(A))
+    domain = machine.domain()
+    for iova in (0x5000, 0x4000_0000, 1 << 40):
+        machine.map(domain, iova, 0x7000)
+    machine.accounts()
+    machine.driver.domain_destroy(machine.domains.pop())
+    machine.accounts()
+    # Its id can come again, and its tag does.
+    again = machine.domain()
+    assert again.id == domain.id
+    machine.attach(again, slot)
+    assert machine.did(slot) == 1
+    assert machine.pa(slot, DATA) == -0x79
+
+
 # Slots
 
 
@@ -194,6 +218,9 @@ def test_attach() -> None:
         machine.attach(domain, slot)
         assert machine.sent() == []
         assert machine.entry(slot) == (machine.driver.domain_root(domain) | 0x89, 0x800001, 0, 0, 0, 0, 0, 0)
+        *_, before, last = machine.memory.writes
+        assert (before[0], len(before[1])) == (machine.entry_address(slot) + 8, 56)
+        assert (last[0], len(last[1])) == (machine.entry_address(slot), 8)
 
 
 @pytest.mark.parametrize(("width", "aw"), [(39, 1), (48, 2), (57, 3)])

@@ -59,6 +59,7 @@ def test_unmap(kept: list[tuple[int, int]], gone: list[tuple[int, int]], flush: 
     address, several = device
     assert machine.sent() == [flush, "wait", device_tlb(SOURCE_A, address, several=several), "wait"]
     assert machine.check() == []
+    machine.accounts()
 
 
 def test_the_hint_tells_whether_tables_are_freed() -> None:
@@ -244,3 +245,14 @@ def test_a_queue_that_stops_is_an_error() -> None:
     machine.unit.write_register("IQA", machine.unit.read_register("IQA") & ~(1 << 11))
     with pytest.raises(DamagedTable, match="stopped"):
         machine.install(slot, None)
+
+
+def test_the_count_of_waits_wraps_around() -> None:
+    machine = Driven()
+    slot = Slot(machine.device(A))
+    machine.attach(machine.domain(), slot)
+    status = machine.rows.get("vtd", "status")
+    machine.memory.put({status: 0xFFFF_FFFF})
+    machine.install(slot, None)
+    assert [command.fields["STDATA"] for command in machine.commands if "STDATA" in command.fields] == [0]
+    assert machine.memory.word(status) == 0

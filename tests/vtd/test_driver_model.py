@@ -95,6 +95,7 @@ class Model:
                 assert not stale, f"{slot} {iova:#x}"
                 assert (None if pa < 0 else pa) == wanted, f"{slot} {iova:#x}"
         assert machine.check() == []
+        machine.accounts()
         tables = {(held.domain.id, getattr(held, "root", None)): slot for slot, held in machine.slots.items()}
         assert len({machine.did(slot) for slot in machine.slots}) == len(tables), "one DID for each kind of tables"
 

@@ -120,6 +120,15 @@ def test_upper_half() -> None:
     assert other.unit.caches() == {"iotlb": 9}
 
 
+@pytest.mark.parametrize("descriptor", [iotlb(0x42, PAGE_RW, 0), pasid_iotlb(7, 0x41, PAGE_RW, 0)])
+def test_the_next_page_stays(descriptor: Words) -> None:
+    machine = with_queue()
+    for slot in (FIRST, SECOND):
+        machine.unit.request(slot, PAGE_RW + 0x1000, "r", privileged=False)
+    assert run(machine, descriptor) == 0
+    assert machine.unit.caches() == {"iotlb": 2}
+
+
 def test_nested_pages_by_both_stages() -> None:
     """A nested page can be smaller than that of the first stage: its own size counts for its input addresses."""
     iova = (1 << 39 | 2 << 30 | 5 << 21) + 0x30000

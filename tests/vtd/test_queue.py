@@ -274,6 +274,15 @@ def test_the_queue_goes_on_when_the_error_is_cleared() -> None:
     assert machine.memory.word(STATUS) == 2
 
 
+def test_a_fault_leaves_the_error_of_the_queue_alone() -> None:
+    machine = with_queue()
+    run(machine, (0,))
+    machine.unit.request(SECOND, 0, "r", privileged=False)
+    assert machine.unit.read_register("FSTS") == IQE | 2
+    machine.unit.write_register("FRCD0", 1 << 127)
+    assert machine.unit.read_register("FSTS") == IQE
+
+
 def test_an_error_that_is_cleared_but_not_mended_comes_again() -> None:
     machine = with_queue()
     assert run(machine, (0,)) == 3
@@ -286,6 +295,13 @@ def test_nothing_is_fetched_before_the_queue_is_on() -> None:
     machine.unit.write_register("IQA", RING | WIDE)
     assert run(machine, (0,)) == 0
     assert head(machine) == 0
+
+
+def test_other_commands_leave_the_queue_alone() -> None:
+    machine = with_queue()
+    run(machine, (CONTEXT_CACHE,), (CONTEXT_CACHE,))
+    machine.unit.write_register("GCMD", QIE | SRTP)
+    assert head(machine) == 64
 
 
 def test_a_queue_that_is_switched_off_begins_at_its_start() -> None:

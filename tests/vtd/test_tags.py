@@ -67,6 +67,24 @@ def test_one_is_used_again_when_it_was_released() -> None:
     assert tags.of(pairs[4]) == did
 
 
+def test_a_shared_one_is_given_back_with_its_last_slot() -> None:
+    tags = Tags(DictRows(), 65536)
+    for root in range(0x20):
+        tags.acquire(binding(1, root))
+    shared = binding(1, 0x1A)
+    did = tags.of(shared)
+    assert did == 0x1B
+    for _ in range(2):
+        tags.acquire(shared)
+    for root in (0x20, 0x21):
+        tags.release(shared)
+        tags.acquire(binding(1, root))
+        assert tags.of(binding(1, root)) != did
+    tags.release(shared)
+    tags.acquire(binding(1, 0x22))
+    assert tags.of(binding(1, 0x22)) == did
+
+
 @pytest.mark.parametrize(("nd", "number"), [(0, 16), (1, 64), (6, 65536)])
 def test_there_are_as_many_as_the_unit_has(nd: int, number: int) -> None:
     machine = Driven(cap=CAP & ~7 | nd)

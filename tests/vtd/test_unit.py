@@ -62,11 +62,18 @@ def test_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"haw": 31}, {"haw": 53}, {"haw": -1}, {"cap": 1 << 64}, {"ecap": -1}, {"cap": -1, "ecap": -1}]
+    "option",
+    [{"haw": 31}, {"haw": 53}, {"haw": -1}, {"cap": 1 << 64}, {"ecap": 1 << 64}, {"ecap": -1}, {"cap": -1, "ecap": -1}],
 )
 def test_options_out_of_range(option: dict[str, int]) -> None:
     with pytest.raises(Usage, match="out of range"):
         Machine(SparseMemory(), **option)
+
+
+@pytest.mark.parametrize("haw", [32, 52])
+def test_host_address_widths(haw: int) -> None:
+    assert Ask(THROUGH, (1 << haw) - 1).of(handmade(haw=haw)).pa == (1 << haw) - 1
+    assert Ask(THROUGH, 1 << haw).of(handmade(haw=haw)).pa is None
 
 
 @pytest.mark.parametrize(("name", "text"), [("width", "48"), ("haw", "wide"), ("cap", ""), ("ecap", "0x")])
@@ -81,8 +88,9 @@ def test_a_unit_that_is_off_changes_no_address() -> None:
     machine.unit.write_register("GCMD", 0)
     for slot in (BY_RID, NESTED, Slot(Rid(0, 9, 9, 0), 77)):
         answer = Ask(slot, (1 << 64) - 1, "w").of(machine)
-        assert (answer.pa, answer.prot, answer.steps) == ((1 << 64) - 1, "rw", ())
-        assert request(machine, slot, 0x1234) == 0x1234
+        assert (answer.pa, answer.page_size, answer.prot, answer.steps) == ((1 << 64) - 1, 4096, "rw", ())
+        answer, *flags = machine.unit.request(slot, 0x1234, "w", privileged=False)
+        assert (answer.pa, answer.page_size, answer.prot, flags) == (0x1234, 4096, "rw", [False, False])
     assert machine.unit.caches() == {"iotlb": 0}
 
 
@@ -99,6 +107,7 @@ def test_one_bit_after_the_other() -> None:
 def test_a_root_table_counts_once_it_is_latched() -> None:
     machine = handmade()
     machine.unit.write_register("RTADDR", 0x9000 | 0x400)
+    machine.unit.write_register("GCMD", TE)
     assert request(machine, BY_RID) == 0x99000
     machine.unit.write_register("GCMD", TE | SRTP)
     assert request(machine, BY_RID) is None
