@@ -21,8 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from iommuctl.cli.app import run
-
+    try:
+        from iommuctl.cli.app import run
+    except KeyboardInterrupt:
+        return 130
     return run(arguments)
 
 

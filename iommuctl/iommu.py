@@ -14,6 +14,7 @@ from iommuctl.errors import (
     SlotBound,
     SlotEmpty,
     SlotOccupied,
+    Unsupported,
     Usage,
     ZeroSize,
 )
@@ -221,6 +222,8 @@ class Iommu(Simulation):
         with self._read() as operation:
             device = operation.device(rid)
             slot = _slot(operation, device, pasid)
+            if access == "x" and not operation.capabilities.execute_permission:
+                raise Unsupported("these tables have no execute permission", hint="ask for r or w")
             request = TranslateRequest(slot, iova, access, privileged)
             answer: Translation = operation.call("translate", request=request)
             return answer

@@ -2,12 +2,15 @@
 """Devices, named memory, domains and their mappings: one method per command."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from iommuctl.errors import (
     BadNumber,
+    BadStructure,
     InUse,
     NameTaken,
     OutOfAperture,
+    OutsideMemory,
     Overlap,
     PartialUnmap,
     ReservedRange,
@@ -29,6 +32,9 @@ from iommuctl.rules import (
     check_width,
 )
 from iommuctl.session import Operation, Session
+
+if TYPE_CHECKING:
+    from iommuctl.formats.radix import Format
 
 
 class Objects(Session):
@@ -77,7 +83,7 @@ class Objects(Session):
             return operation.books.add_memory(name, pa, size)
 
     def memory_destroy(self, selector: str, *, force: bool = False) -> None:
-        """Forget named memory; `force` unmaps it first. Raises InUse."""
+        """Forget named memory; `force` unmaps it first, with the page tables that lie in it. Raises InUse."""
         with self._change() as operation:
             memory = operation.books.memory(selector)
             users = operation.books.memory_users(memory)
@@ -86,6 +92,9 @@ class Objects(Session):
                     f"memory {memory.name}", [f"{d.name} maps it at {m.iova:#x}+{m.size:#x}" for d, m in users]
                 )
             for domain, mapping in users:
+                for table in _pools_in(operation, domain, [mapping]):
+                    take_off(operation, "", operation.books.slots(pgtable=table), force=True)
+                    forget_pgtable(operation, table)
                 _unmap(operation, domain, [mapping])
             operation.books.remove_memory(memory)
             operation.transaction.pool("ram").free(Run(memory.pa, memory.size // PAGE))
@@ -183,7 +192,7 @@ class Objects(Session):
             target = books.domain(domain)
             named = None if memory is None else books.memory(memory)
             if named and offset + size > named.size:
-                raise OutOfAperture(
+                raise OutsideMemory(
                     f"{offset:#x}+{size:#x} is not in memory {named.name}", because=f"it has {named.size:#x} bytes"
                 )
             if pa is None:
@@ -195,7 +204,9 @@ class Objects(Session):
             check_range("iova", iova, size, granule)
             check_range("pa", pa, size, granule)
             check_aperture(iova, size, target.width, capabilities.reserved)
-            check_prot(prot, operation.driver.domain_format(target))
+            table = operation.driver.domain_format(target)
+            check_prot(prot, table)
+            _check_physical(table, pa, size)
             _check_tables_stay_hidden(operation, pa, size)
             if clash := books.mappings_in(target, iova, iova + size - 1):
                 raise Overlap(
@@ -253,18 +264,34 @@ def forget_pgtable(operation: Operation, table: PageTable) -> None:
 
 
 def _unmap(operation: Operation, domain: Domain, mappings: Sequence[Mapping]) -> None:
-    for table in operation.books.pgtables(domain):
-        end = table.pool + table.pool_size
-        if any(m.iova < end and table.pool < m.iova + m.size for m in mappings):
-            raise InUse(
-                f"the pool of page table {table.name} is in the range",
-                because=f"{table.name} lies at GPA {table.pool:#x}+{table.pool_size:#x} of {domain.name}",
-                hint=f"`iommuctl pgtable destroy {table.name}` first",
-            )
+    for table in _pools_in(operation, domain, mappings):
+        raise InUse(
+            f"the pool of page table {table.name} would be unmapped from {domain.name}",
+            because=f"{table.name} lies at GPA {table.pool:#x}+{table.pool_size:#x}",
+            hint=f"`iommuctl pgtable destroy {table.name}` first",
+        )
     users = operation.books.slots(domain=domain)
     for mapping in mappings:
         operation.books.remove_mappings(domain, mapping.iova, mapping.iova)
     operation.call("unmap", request=UnmapRequest(domain, mappings, users))
+
+
+def _pools_in(operation: Operation, domain: Domain, mappings: Sequence[Mapping]) -> list[PageTable]:
+    """The page tables whose pools lie in these mappings, wholly or in part."""
+    return [
+        table
+        for table in operation.books.pgtables(domain)
+        if any(m.iova < table.pool + table.pool_size and table.pool < m.iova + m.size for m in mappings)
+    ]
+
+
+def _check_physical(table: "Format", pa: int, size: int) -> None:
+    try:
+        table.leaf(1, pa + size - table.page_sizes[0], "r")
+    except BadStructure as error:
+        raise OutOfAperture(
+            f"physical addresses {pa:#x}+{size:#x} are beyond what the tables can hold", because=error.what
+        ) from None
 
 
 def _check_tables_stay_hidden(operation: Operation, pa: int, size: int) -> None:

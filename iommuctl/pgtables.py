@@ -80,9 +80,7 @@ class PageTables(Objects):
             fmt = guest_table.format
             check_range("iova", iova, size, fmt.page_sizes[0])
             check_range("gpa", gpa, size, fmt.page_sizes[0])
-            # The upper half of a canonical address space is the guest kernel's; the tables that we build are for
-            # the lower half, where an address and its index bits are the same.
-            check_aperture(iova, size, fmt.width - 1, ())
+            _check_lower_half(table, iova, size, fmt.width)
             check_aperture(gpa, size, table.parent.width, ())
             check_prot(prot, fmt)
             guest_table.map(iova, size, gpa, prot + "p" if privileged else prot)
@@ -93,7 +91,7 @@ class PageTables(Objects):
             table = operation.books.pgtable(name)
             guest_table = _guest_table(operation, table)
             check_range("iova", iova, size, guest_table.format.page_sizes[0])
-            check_aperture(iova, size, guest_table.format.width - 1, ())
+            _check_lower_half(table, iova, size, guest_table.format.width)
             guest_table.unmap(iova, size)
 
     def pgtable_destroy(self, name: str, *, force: bool = False) -> None:
@@ -179,6 +177,16 @@ def check_root(domain: Domain, root: int) -> None:
         raise OutOfAperture(
             f"the page table's address {root:#x} is outside {domain.name}",
             because=f"the domain has {domain.width} address bits",
+        )
+
+
+def _check_lower_half(table: PageTable, iova: int, size: int, width: int) -> None:
+    """The tables that we build are for the lower half of a canonical address space; the upper is the guest kernel's."""
+    if iova + size - 1 >> width - 1:
+        raise OutOfAperture(
+            f"{iova:#x}..{iova + size - 1:#x} is outside page table {table.name}",
+            because=f"a {table.format} table translates 0x0..{(1 << width - 1) - 1:#x}",
+            hint="use lower addresses, or a format with more levels",
         )
 
 

@@ -160,6 +160,8 @@ class Session:
             if saved:
                 self._check_backend(transaction)
                 name = transaction.meta("backend")
+                if transaction.memory_plan() is None:
+                    raise Unsupported(f"the backend {name} has no machine that could be made new")
                 transaction.clear()
                 ram, tables = (tuple(part) if part else None for part in saved[1:3])
                 self._set_up(transaction, SetupRequest(saved[0], ram, tables, saved[3]), name)

@@ -10,7 +10,7 @@ import typer
 
 from iommuctl.cli.command import module_app
 from iommuctl.cli.session import Session, session_of
-from iommuctl.errors import BadDocument, IommuError
+from iommuctl.errors import BadDocument, IommuError, Unsupported
 
 EXAMPLES = """
 # commands as they are typed, without `iommuctl`; `#` begins a comment
@@ -36,6 +36,12 @@ def batch(
     from iommuctl.cli.app import execute
 
     session = session_of(ctx)
+    if session.dry_run:
+        raise Unsupported(
+            "a batch has no dry run",
+            because="each line takes effect by itself, and the next one may need it",
+            hint="run it in a copy: `iommuctl --state DIR batch …`",
+        )
     with _opened(file) as stream:
         for number, words in _lines(file, stream):
             try:
@@ -44,7 +50,8 @@ def batch(
                 error.what = f"{file}:{number}: {error.what}"
                 raise
             if code:
-                print(f"{file}:{number}: stopped, exit code {code}", file=sys.stderr)
+                if not session.json:
+                    print(f"{file}:{number}: stopped, exit code {code}", file=sys.stderr)
                 raise typer.Exit(code)
 
 

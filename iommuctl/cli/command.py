@@ -15,6 +15,7 @@ from typer.main import get_command_from_info
 
 from iommuctl.cli.options import GLOBAL_OPTIONS
 from iommuctl.cli.render import wants_color
+from iommuctl.errors import Usage
 
 AnyCommand = TyperCommand | TyperGroup
 NO_TRACEBACKS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -131,6 +132,8 @@ class Group(_Page, TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without any argument: the help, as a usage error."""
         if not args and ctx.obj.parent is None:
+            if ctx.obj.json:
+                raise Usage("a command is missing", hint=f"see `{ctx.command_path} --help`")
             typer.echo(ctx.get_help(), err=True, color=wants_color(ctx.obj.color, sys.stderr))
             raise typer.Exit(2)
         return super().parse_args(ctx, args)

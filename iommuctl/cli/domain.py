@@ -167,7 +167,7 @@ def map_(
     session = session_of(ctx)
     if (pa is None) == (memory is None):
         raise Usage(
-            "a mapping leads to --pa or to --memory",
+            "a mapping needs either --pa or --memory",
             because="one of them is needed" if pa is None else "both are given",
         )
     place, offset = numbers.memory_place(memory) if memory is not None else (None, 0)

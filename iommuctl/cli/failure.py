@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors as the user sees them: text or JSON on stderr, and the exit code."""
 
+import contextlib
 import errno
 import os
 import re
@@ -11,14 +12,13 @@ from typing import Any
 import typer
 
 from iommuctl.cli.render import safe, wants_color
-from iommuctl.errors import IommuError, NoRoom, PermissionRefused, SystemFailed, Usage
+from iommuctl.errors import IommuError, PermissionRefused, SystemFailed, Usage
 
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended."""
 INTERRUPTED = 130
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GUESS = re.compile(r"\.? Did you mean (.*)\?$")
 
 
@@ -29,8 +29,10 @@ def from_os(error: OSError) -> IommuError:
     what = f"{place}{reason[:1].lower()}{reason[1:]}"
     if error.errno in _REFUSED:
         return PermissionRefused(what, because="the operating system does not let this user do it")
-    if error.errno in _FULL:
-        return NoRoom(what)
+    if not error.filename:
+        return SystemFailed(
+            "the output could not be written", because=what, hint="what the command changed stays changed: look before"
+        )
     return SystemFailed(what)
 
 
@@ -63,7 +65,15 @@ def wants_json(arguments: list[str]) -> bool:
 
 
 def report(error: IommuError, *, as_json: bool, color: str = "auto") -> int:
-    """Print an error and return its exit code."""
+    """Print an error and return its exit code, also where nobody can be told."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            _print(error, as_json=as_json, color=color)
+            sys.stderr.flush()
+    return error.exit
+
+
+def _print(error: IommuError, *, as_json: bool, color: str) -> None:
     if as_json:
         import json
 
@@ -75,7 +85,7 @@ def report(error: IommuError, *, as_json: bool, color: str = "auto") -> int:
             "exit": error.exit,
         }
         print(json.dumps({"schema": 1, "error": described}), file=sys.stderr)
-        return error.exit
+        return
     style: dict[str, Any] = {"fg": "red", "bold": True} if wants_color(color, sys.stderr) else {}
     head = f"error[{error.id}]:"
     print(typer.style(head, **style) if style else head, safe(error.what), file=sys.stderr)
@@ -83,7 +93,6 @@ def report(error: IommuError, *, as_json: bool, color: str = "auto") -> int:
         if text:
             name_shown = typer.style(f"{name}:", bold=True) if style else f"{name}:"
             print(name_shown, safe(text), file=sys.stderr)
-    return error.exit
 
 
 def mute_stdout() -> None:

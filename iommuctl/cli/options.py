@@ -65,7 +65,7 @@ def _value(name: str, metavar: str, help_text: str, callback: Callable[..., Any]
 GLOBAL_OPTIONS = (
     _flag("-j", "--json", help_text="Print one JSON document; errors too, on stderr."),
     _flag("--dry-run", help_text="Change nothing; show the table words and the commands that would be written."),
-    _flag("--quiet", help_text="Print nothing when a change succeeds."),
+    _flag("--quiet", help_text="Print no text when a change succeeds; -j still prints its document."),
     _value("backend", "NAME", "Backend of a new state folder (see `backend list`)."),
     _value("state", "DIR", "State folder; default $IOMMUCTL_STATE."),
     _value("color", "|".join(COLORS), "Colour the output.", _color),

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, StateDamaged
+from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, StateDamaged, SystemFailed
 from iommuctl.state import schema
 from iommuctl.state.transaction import Transaction
 
@@ -57,7 +57,9 @@ class Store:
     def read(self) -> Iterator[Transaction]:
         """A transaction that must not change anything. A folder that does not exist is empty."""
         with self._failures():
-            exists = (self.folder / "state.db").exists()
+            if self.folder.exists() and not self.folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder))
+            exists = (self.folder / "state.db").exists() or self._was_used()
         if not exists:
             with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
                 schema.create(empty)
@@ -114,12 +116,29 @@ class Store:
                     # The change has taken effect. What fails from here on is finished by the next command (redo).
                     with contextlib.suppress(sqlite3.Error, OSError):
                         transaction.complete()
+                        self._mark_used()
 
     def _has_tables(self, connection: sqlite3.Connection) -> bool:
-        """Whether a command has come as far as making the tables; once there they stay."""
+        """Whether a command has come as far as making the tables; once there they stay. Raises StateDamaged."""
         if not self._ready:
             self._ready = schema.recognise(connection, str(self.folder / "state.db"))
+        if not self._ready and self._was_used():
+            raise StateDamaged(
+                f"{self.folder / 'state.db'} is empty or was missing",
+                because="the folder was in use, and the rest of it is still there",
+                hint="restore the file, or remove the folder to begin anew",
+            )
         return self._ready
+
+    def _was_used(self) -> bool:
+        """Whether a change was ever committed here: the lock file then has a byte."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "lock").stat().st_size > 0
+        return False
+
+    def _mark_used(self) -> None:
+        if not os.fstat(self._lock).st_size:
+            os.pwrite(self._lock, b"\n", 0)
 
     def _abandon(self, transaction: Transaction) -> None:
         """Undo what a rollback does not, and do not keep a memory file open whose name the next one will have."""
@@ -201,6 +220,12 @@ class Store:
             return self._refused(error.strerror or str(error))
         if error.errno == errno.EIO:
             return self._disk_failed(str(error))
+        if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+            return SystemFailed(
+                f"{self.folder} cannot be a state folder",
+                because=f"{error.strerror}".lower(),
+                hint="name another with --state or $IOMMUCTL_STATE",
+            )
         return StateDamaged(
             f"the state folder {self.folder} cannot be used",
             because=f"{error.strerror}" + (f": {error.filename}" if error.filename else ""),

@@ -17,4 +17,6 @@ def run(backend: str, arguments: Sequence[str] = ()) -> bool:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m iommuctl.testing.run BACKEND [PYTEST ARGUMENT…]")
     sys.exit(0 if run(sys.argv[1], sys.argv[2:]) else 1)

@@ -3,6 +3,7 @@
 
 import os
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,31 @@ def test_a_truncated_state_file(used: Shell) -> None:
         assert (error["id"], error["exit"]) == ("state-damaged", 1)
     path.write_bytes(whole)
     assert used.json("check")["ok"]
+
+
+@pytest.mark.parametrize("lost", ["removed", "emptied"])
+def test_a_state_file_that_is_lost(used: Shell, lost: str) -> None:
+    """The rest of the folder shows that it was in use: it does not read as empty, and nothing is made over it."""
+    path = used.state / "state.db"
+    whole = path.read_bytes()
+    if lost == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    for command in (["domain", "list"], ["check"], ["domain", "create", "new"]):
+        assert used.refused(*command)["id"] == "state-damaged"
+    path.write_bytes(whole)
+    assert used.json("check")["ok"]
+
+
+def test_an_error_that_nobody_can_read_keeps_its_exit_code(used: Shell) -> None:
+    for words in ("domain show nope", "domain show nope -j"):
+        for where in ("2>&-", "2>/dev/full"):
+            done = subprocess.run(
+                ["/bin/sh", "-c", f'exec "$IOMMUCTL" {words} {where}'], env=used.environment, capture_output=True,
+                text=True, check=False, timeout=60,
+            )  # fmt: skip
+            assert (done.returncode, done.stdout) == (4, "")
 
 
 @pytest.mark.parametrize("content", [b"not a database at all\n" * 100, os.urandom(8192)], ids=["text", "noise"])

@@ -45,7 +45,7 @@ REFUSALS = [
     ("out-of-aperture", 1, "domain map plain --iova 0x1000000000000 --size 4K --pa 0x300000"),
     ("out-of-aperture", 1, "domain map plain --iova 0xfffffffff000 --size 8K --pa 0x300000"),
     ("out-of-aperture", 1, "domain map plain --iova 0xfffffffffffff000 --size 8K --pa 0x300000"),
-    ("out-of-aperture", 1, "domain map other --iova 1M --size 64K --memory mem+4K"),
+    ("out-of-aperture", 1, "domain map plain --iova 0x1000 --size 4K --pa 0x1000000000000"),
     ("out-of-aperture", 1, f"bind-pgtable vm {RID1} --addr 0x1000000000000 --pasid 3"),
     ("reserved-range", 1, "domain map plain --iova 0xfee00000 --size 4K --pa 0x300000"),
     ("reserved-range", 1, "domain map plain --iova 0x1000 --size 4K --pa 0x1f0000000"),
@@ -80,6 +80,7 @@ REFUSALS = [
     ("outside-memory", 1, "pgtable create new --parent vm --pool 32M+64K"),
     ("outside-memory", 1, "pgtable create new --parent vm2 --pool 32M+64K"),
     ("outside-memory", 1, "sim read 0x200000000 4"),
+    ("outside-memory", 1, "domain map other --iova 1M --size 64K --memory mem+4K"),
     ("no-room", 1, "memory create huge --size 1T"),
     # Malformed input: exit 2.
     ("usage", 2, "domain map plain --iova 0 --size 4K"),
@@ -113,6 +114,8 @@ REFUSALS = [
     ("unsupported", 3, "memory create new --size 4K --path /dev/null"),
     ("unsupported", 3, "pgtable create new --parent vm --pool 0x200000+64K --format smmuv3.4k"),
     ("unsupported", 3, "device add 0001:00:01.0"),
+    ("unsupported", 3, f"translate {RID1} 64K --access x"),
+    ("unsupported", 3, "batch - --dry-run"),
     ("no-pasid-support", 3, f"attach other {RID2} --pasid 1"),
     ("no-pasid-support", 3, f"attach other {RID2} --pasid auto"),
     ("no-pasid-support", 3, f"translate {RID2} 0 --pasid 1"),
@@ -155,6 +158,19 @@ def test_force_takes_users_off_in_order(shell: Shell) -> None:
     shell.batch(SETUP)
     shell("domain", "destroy", "vm", "--force")
     shell("memory", "destroy", "mem", "--force")
+    shell.batch(
+        f"""
+        memory create guest --size 16M
+        domain create vm3 --nest-parent
+        domain map vm3 --iova 0 --size 16M --memory guest
+        pgtable create inside --parent vm3 --pool 0+64K
+        bind-pgtable vm3 {RID1} --pgtable inside --pasid 5
+        """
+    )
+    assert shell.refused("memory", "destroy", "guest")["id"] == "in-use"
+    shell("memory", "destroy", "guest", "--force")
+    assert [table["name"] for table in shell.json("pgtable", "list")["pgtables"]] == ["foreign"]
+    shell("domain", "destroy", "vm3")
     shell("device", "remove", RID1, "--force")
     document = shell.json("topology")
     assert [(domain["name"], domain["slots"]) for domain in document["domains"]] == [

@@ -176,12 +176,17 @@ def test_a_reader_that_leaves_is_no_error(state: Path) -> None:
     assert result.stderr == b""
 
 
+def test_a_noun_without_a_command_is_an_error_in_json(run: Run) -> None:
+    result = run("-j domain")
+    assert (result.code, result.out, result.error["id"]) == (2, "", "usage")
+
+
 def test_a_full_disk_behind_stdout(state: Path) -> None:
     code = "import sys; from iommuctl.__main__ import main; sys.exit(main(['--help']))"
     with open("/dev/full", "w", encoding="ascii") as full:
         result = subprocess.run([sys.executable, "-c", code], check=False, stdout=full, stderr=subprocess.PIPE)
-    assert result.returncode == 1
-    assert result.stderr.startswith(b"error[no-room]: ")
+    assert result.returncode == 5
+    assert result.stderr.startswith(b"error[system]: the output could not be written")
     assert b"Traceback" not in result.stderr
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, StateDamaged, StateNewer
+from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, StateDamaged, StateNewer, SystemFailed
 from iommuctl.formats.memory import PAGE
 from iommuctl.iommu import Iommu
 from iommuctl.requests import MemoryPlan
@@ -338,7 +338,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         store = Store(folder)
-        with pytest.raises(StateDamaged), store.change():
+        with pytest.raises(SystemFailed), store.change():
             pass
         store.close()
 

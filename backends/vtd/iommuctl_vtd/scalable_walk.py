@@ -165,8 +165,11 @@ class ScalableWalk(Walk):
             raise Refused(0x90)
         for gpa, address, bits in pending:
             if nested:
+                known = len(self.trace)
                 try:
                     self._second_stage(gpa, write=True)
+                    # These entries were shown when the first-stage entry was read.
+                    del self.trace[known:]
                 except Refused as refused:
                     raise Refused(0x77) if refused.code == 0x85 else refused from None
             self.updates.append((address, bits))
