@@ -3,11 +3,11 @@
 
 from collections.abc import Iterator
 
-from iommuctl.errors import OutsideMemory
+from iommuctl.errors import DamagedTable, OutsideMemory
 from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.formats.radix import Format
-from iommuctl.model import Domain, Mapping, PageTable
+from iommuctl.model import Mapping, PageTable
 from iommuctl.session import Operation
 from iommuctl.state.books import Books
 from iommuctl.state.extents import Extents
@@ -17,10 +17,11 @@ from iommuctl.state.overlay import Overlay
 class GuestMemory:
     """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one page table's pool."""
 
-    def __init__(self, books: Books, overlay: Overlay, domain: Domain, pool: Extents) -> None:
+    def __init__(self, books: Books, overlay: Overlay, table: PageTable, pool: Extents) -> None:
         self._books = books
         self._overlay = overlay
-        self._domain = domain
+        self._table = table
+        self._domain = table.parent
         self._pool = pool
         self._last: Mapping | None = None
 
@@ -39,7 +40,18 @@ class GuestMemory:
         return self._fresh(Run(self._pool.allocate_run(pages), pages)).address
 
     def free(self, run: Run) -> None:
+        """Give pages back. The guest can write its tables: only pages of the pool are taken. Raises DamagedTable."""
+        if not self.owns(run):
+            raise DamagedTable(
+                f"page table {self._table.name} has a table at GPA {run.address:#x}",
+                because="that is outside its pool: the entry that points to it was not written by iommuctl",
+            )
         self._pool.free(run)
+
+    def owns(self, run: Run) -> bool:
+        """Whether pages lie in the pool."""
+        first = self._table.pool
+        return first <= run.address and run.address + run.pages * PAGE <= first + self._table.pool_size
 
     def _fresh(self, run: Run) -> Run:
         for pa, length, _ in self._pieces(run.address, run.pages * PAGE):
@@ -77,8 +89,8 @@ class GuestTable:
     def __init__(self, operation: Operation, table: PageTable) -> None:
         transaction = operation.transaction
         self.format: Format = operation.driver.stage1_format(table.format)
-        self._pool = transaction.pool(f"pgtable-{table.id}")
-        self._memory = GuestMemory(operation.books, transaction.overlay, table.parent, self._pool)
+        pool = transaction.pool(f"pgtable-{table.id}")
+        self._memory = GuestMemory(operation.books, transaction.overlay, table, pool)
         self._root = table.root
 
     def new_root(self) -> int:
@@ -92,7 +104,7 @@ class GuestTable:
     def unmap(self, iova: int, size: int) -> None:
         """As radix.unmap_range; tables that became empty go back to the pool."""
         for run in radix.unmap_range(self.format, self._memory, self._root, iova, size).freed:
-            self._pool.free(run)
+            self._memory.free(run)
 
     def leaves(self) -> Iterator[radix.Leaf]:
         return radix.leaves(self.format, self._memory, self._root)
@@ -101,4 +113,10 @@ class GuestTable:
         return radix.entries(self.format, self._memory, self._root)
 
     def check(self) -> list[str]:
-        return radix.check(self.format, self._memory, self._root)
+        """Sentences about what is wrong with the table, and about tables of it that lie outside the pool."""
+        strangers = [
+            f"a table at GPA {run.address:#x}, {run.pages} pages long, is not in the pool"
+            for run in radix.table_runs(self.format, self._memory, self._root)
+            if not self._memory.owns(run)
+        ]
+        return [*radix.check(self.format, self._memory, self._root), *strangers]

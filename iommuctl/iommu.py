@@ -219,6 +219,8 @@ class Iommu(Simulation):
     ) -> Translation:
         """Where a request would go, with every entry that the hardware visits. No cache is asked or filled."""
         check_numbers(iova=iova)
+        if access not in ("r", "w", "x"):
+            raise Usage(f"{access!r} is not an access", hint="it is r, w or x")
         with self._read() as operation:
             device = operation.device(rid)
             slot = _slot(operation, device, pasid)

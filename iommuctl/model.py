@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from iommuctl.errors import BadRid
 
-PAGE_SIZE = 4096
 MAX_ADDRESS = (1 << 64) - 1
 
 Access = Literal["r", "w", "x"]

@@ -42,7 +42,7 @@ class Objects(Session):
 
     def device_add(self, rid: Rid | str, *, ats: bool = False, pri: bool = False, pasid_bits: int = 0) -> Device:
         """Make a simulated device, all its slots empty. Raises NameTaken, Unsupported on hardware."""
-        rid = Rid.parse(rid) if isinstance(rid, str) else rid
+        rid = Rid.parse(str(rid))
         if not 0 <= pasid_bits <= 20:
             raise BadNumber(f"{pasid_bits} PASID bits", because="a device has 0 to 20")
         with self._change() as operation:
@@ -82,7 +82,7 @@ class Objects(Session):
             pa = operation.transaction.pool("ram").allocate_top(size // PAGE, alignment)
             return operation.books.add_memory(name, pa, size)
 
-    def memory_destroy(self, selector: str, *, force: bool = False) -> None:
+    def memory_destroy(self, selector: str, *, force: bool = False) -> Memory:
         """Forget named memory; `force` unmaps it first, with the page tables that lie in it. Raises InUse."""
         with self._change() as operation:
             memory = operation.books.memory(selector)
@@ -98,6 +98,7 @@ class Objects(Session):
                 _unmap(operation, domain, [mapping])
             operation.books.remove_memory(memory)
             operation.transaction.pool("ram").free(Run(memory.pa, memory.size // PAGE))
+            return memory
 
     def memories(self) -> list[Memory]:
         """All named memory, in the order of its creation."""
@@ -141,7 +142,7 @@ class Objects(Session):
             operation.call("domain_create", domain=domain)
             return domain
 
-    def domain_destroy(self, selector: str, *, force: bool = False) -> None:
+    def domain_destroy(self, selector: str, *, force: bool = False) -> Domain:
         """Take a domain and its mappings away; `force` takes its users off first. Raises InUse."""
         with self._change() as operation:
             domain = operation.books.domain(selector)
@@ -153,6 +154,7 @@ class Objects(Session):
                 forget_pgtable(operation, table)
             operation.call("domain_destroy", domain=domain)
             operation.books.remove_domain(domain)
+            return domain
 
     def domains(self) -> list[Domain]:
         """All domains, in the order of their creation."""
@@ -186,6 +188,8 @@ class Objects(Session):
         """
         if (pa is None) == (memory is None):
             raise Usage("a mapping is to a physical address or to named memory", hint="give one of --pa and --memory")
+        if offset and memory is None:
+            raise Usage("an offset without named memory", hint="add it to --pa")
         check_numbers(iova=iova, size=size, pa=pa, offset=offset)
         with self._change() as operation:
             books, capabilities = operation.books, operation.capabilities

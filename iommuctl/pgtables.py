@@ -94,12 +94,13 @@ class PageTables(Objects):
             _check_lower_half(table, iova, size, guest_table.format.width)
             guest_table.unmap(iova, size)
 
-    def pgtable_destroy(self, name: str, *, force: bool = False) -> None:
+    def pgtable_destroy(self, name: str, *, force: bool = False) -> PageTable:
         """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""
         with self._change() as operation:
             table = operation.books.pgtable(name)
             take_off(operation, f"page table {table.name}", operation.books.slots(pgtable=table), force=force)
             forget_pgtable(operation, table)
+            return table
 
     def pgtables(self) -> list[PageTable]:
         """All page tables, in the order of their creation."""

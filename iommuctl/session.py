@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from iommuctl.capabilities import Capabilities
-from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, OtherBackend, Unsupported
+from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, OtherBackend, Unsupported, Usage
 from iommuctl.model import Command, Device, MemoryWrite, Rid
 from iommuctl.requests import SetupRequest
 from iommuctl.state.books import Books
@@ -61,7 +61,7 @@ class Operation:
 
     def device(self, rid: Rid | str) -> Device:
         """Raises NoSuchDevice, BadRid."""
-        rid = Rid.parse(rid) if isinstance(rid, str) else rid
+        rid = Rid.parse(str(rid))
         found: list[Device] = self.call("devices", rid=rid) if self.transaction.meta("backend") else []
         if not found:
             raise NoSuchDevice(f"no device {rid}", hint="`iommuctl device list` names them all")
@@ -82,6 +82,7 @@ class Session:
         self._store = Store(Path(state) if state is not None else default_folder())
         self._wanted = backend
         self._manager: tuple[str, pluggy.PluginManager] | None = None
+        self._shared: Operation | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -117,11 +118,16 @@ class Session:
         with self._read() as operation:
             if operation.transaction.meta("backend"):
                 return operation.capabilities
+        return self.declared(self._wanted)
+
+    @staticmethod
+    def declared(backend: str | None) -> Capabilities:
+        """What a backend declares in a new folder; None is the one that a new folder would have."""
         import tempfile
 
         with (
             tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
-            Session(folder, backend=self._wanted) as trial,
+            Session(folder, backend=backend) as trial,
             trial._change() as operation,
         ):
             return operation.capabilities
@@ -178,7 +184,20 @@ class Session:
         return self._manager[1]
 
     @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """A block in which all that is read belongs to one moment. Nothing can be changed in it."""
+        with self._read() as operation:
+            self._shared = operation
+            try:
+                yield
+            finally:
+                self._shared = None
+
+    @contextlib.contextmanager
     def _read(self) -> Iterator[Operation]:
+        if self._shared:
+            yield self._shared
+            return
         with self._store.read() as transaction:
             if transaction.meta("backend"):
                 self._check_backend(transaction)
@@ -194,6 +213,8 @@ class Session:
 
         `anew` is for one that forgets all that there is.
         """
+        if self._shared:
+            raise Usage("a change within a block of reading", hint="end the block first")
         self.last = Outcome()
         with self._store.change(dry_run=self.dry_run, anew=anew) as transaction:
             if first_use and not anew:

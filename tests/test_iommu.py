@@ -2,6 +2,8 @@
 """The library as a program uses it, on the simulator. The rules of the generic layer are in the conformance suite."""
 
 import contextlib
+import inspect
+import sqlite3
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +14,19 @@ import iommuctl
 from iommuctl import Iommu
 from iommuctl.errors import (
     BackendUnavailable,
+    BadRid,
+    DamagedTable,
     InUse,
     NoRoom,
     OtherBackend,
     OutOfAperture,
     OutsideMemory,
+    ReservedRange,
     SlotBound,
     SlotOccupied,
     Usage,
 )
+from iommuctl.model import Rid
 from iommuctl.session import Outcome
 from iommuctl.testing.probes import refused, snapshot
 from iommuctl_vtd.capability import DEFAULT_CAP
@@ -57,8 +63,9 @@ def vm(iommu: Iommu) -> Iommu:
 
 
 def test_the_example_in_the_docstring_runs(tmp_path: Path) -> None:
-    assert Iommu.__doc__
-    example = textwrap.dedent(Iommu.__doc__[Iommu.__doc__.index("        with Iommu(") :])
+    # Python 3.13 strips a docstring's indentation by itself.
+    text = inspect.getdoc(Iommu) or ""
+    example = textwrap.dedent(text[text.index("    with Iommu(") :])
     assert '"/tmp/state"' in example
     names: dict[str, object] = {"Iommu": Iommu}
     exec(example.replace('"/tmp/state"', repr(str(tmp_path / "state"))), names)
@@ -398,3 +405,150 @@ def test_check_finds_pages_that_are_lost(vm: Iommu) -> None:
     (problem,) = vm.check()
     assert "1 pages of table memory" in problem
     assert "lost" in problem
+
+
+# What reviewers' changes to the code had left unnoticed
+
+
+def test_reading_is_of_one_moment_and_changes_nothing(vm: Iommu) -> None:
+    with vm.reading():
+        before = vm.domains(), vm.devices(), vm.slots()
+        with pytest.raises(Usage):
+            vm.domain_create("late")
+        assert (vm.domains(), vm.devices(), vm.slots()) == before
+    vm.domain_create("late")
+
+
+def test_a_rid_that_cannot_be(iommu: Iommu) -> None:
+    for rid in (Rid(0, -1, 0, 0), Rid(0, 300, 0, 0), Rid(0, 0, 32, 0), Rid(0, 0, 0, 8)):
+        with pytest.raises(BadRid):
+            iommu.device_add(rid)
+    assert iommu.devices() == []
+
+
+def test_an_offset_belongs_to_named_memory(iommu: Iommu) -> None:
+    iommu.domain_create("d")
+    with pytest.raises(Usage):
+        iommu.map("d", iova=0, size=0x1000, pa=0x1000, offset=0x1000)
+
+
+def test_an_access_that_is_none(vm: Iommu) -> None:
+    with pytest.raises(Usage):
+        vm.translate(RID1, 0, access="z")  # type: ignore[arg-type]
+
+
+def test_the_edges_of_the_reserved_range(iommu: Iommu) -> None:
+    iommu.domain_create("d")
+    for iova in (0xFEDFF000, 0xFEF00000):
+        iommu.map("d", iova=iova, size=0x1000, pa=0x1000)
+    for iova in (0xFEE00000, 0xFEEFF000):
+        with pytest.raises(ReservedRange):
+            iommu.map("d", iova=iova, size=0x1000, pa=0x1000)
+
+
+def test_page_tables_translate_the_lower_half(iommu: Iommu) -> None:
+    guest(iommu)
+    iommu.pgtable_map("t", iova=(1 << 47) - 0x1000, size=0x1000, gpa=0x200000)
+    for iova in (1 << 47, (1 << 48) - 0x1000):
+        with pytest.raises(OutOfAperture) as caught:
+            iommu.pgtable_map("t", iova=iova, size=0x1000, gpa=0x200000)
+        assert "page table t" in caught.value.what
+
+
+def guest(iommu: Iommu) -> None:
+    """Parent p with 16 MiB, and page table t in a pool of 16 pages."""
+    iommu.domain_create("p", nest_parent=True)
+    iommu.map("p", iova=0, size=16 << 20, pa=0x10000000)
+    iommu.pgtable_create("t", parent="p", pool=0x100000, pool_size=0x10000)
+
+
+def test_a_pool_gets_its_pages_back(iommu: Iommu) -> None:
+    guest(iommu)
+    for number in range(40):
+        iova = number << 30
+        iommu.pgtable_map("t", iova=iova, size=0x1000, gpa=0x200000)
+        iommu.pgtable_unmap("t", iova=iova, size=0x1000)
+
+
+def test_a_pool_goes_with_its_table(iommu: Iommu) -> None:
+    guest(iommu)
+    iommu.pgtable_destroy("t")
+    with contextlib.closing(sqlite3.connect(iommu.state / "state.db")) as rows:
+        assert rows.execute("SELECT count(*) FROM extent WHERE pool LIKE 'pgtable-%'").fetchone() == (0,)
+
+
+def test_a_guest_that_bends_its_table_reaches_no_other(iommu: Iommu) -> None:
+    """An entry of t's root is made to point to the tables of u: they are not taken for pages of t's pool."""
+    guest(iommu)
+    iommu.pgtable_create("u", parent="p", pool=0x200000, pool_size=0x10000)
+    for name in "tu":
+        iommu.pgtable_map(name, iova=0x40000000, size=0x1000, gpa=0x300000)
+    theirs = iommu.read_memory(0x10200000, 8)
+    iommu.write_memory(0x10100000, theirs)
+    assert any("not in the pool" in problem for problem in iommu.check())
+    with pytest.raises(DamagedTable, match="has a table at GPA 0x20"):
+        iommu.pgtable_unmap("t", iova=0x40000000, size=0x1000)
+    iommu.write_memory(0x10100000, bytes(8))
+    iommu.pgtable_map("t", iova=0x40000000, size=0x1000, gpa=0x400000)
+    assert [leaf.pa for leaf in iommu.pgtable_mappings("u")] == [0x300000]
+
+
+def test_the_first_change_of_a_folder_tells_its_own_commands(iommu: Iommu) -> None:
+    iommu.domain_create("d")
+    assert iommu.last.commands == ()
+
+
+def test_check_finds_pages_held_twice_and_pages_lost(iommu: Iommu) -> None:
+    for name in "de":
+        iommu.domain_create(name)
+        iommu.map(name, iova=0, size=0x1000, pa=0x1000)
+    tables = iommu.describe()["memory"]["tables"]
+    iommu.close()
+    with contextlib.closing(sqlite3.connect(iommu.state / "state.db")) as rows, rows:
+        rows.execute("UPDATE extent SET pages = pages - 3 WHERE pool = 'tables'")
+    assert any("3 pages" in problem and "lost" in problem for problem in iommu.check())
+    with contextlib.closing(sqlite3.connect(iommu.state / "state.db")) as rows, rows:
+        rows.execute("UPDATE extent SET pages = pages + 3 WHERE pool = 'tables'")
+        rows.execute("INSERT INTO extent VALUES ('tables', ?, 1)", (tables["base"],))
+    assert any("is held by" in problem for problem in iommu.check())
+
+
+def test_stale_is_said_of_a_dma_that_goes_on_well(iommu: Iommu) -> None:
+    guest(iommu)
+    iommu.device_add(RID1, pasid_bits=8)
+    iommu.pgtable_map("t", iova=0x40000000, size=0x2000, gpa=0x200000)
+    iommu.bind_pgtable("p", RID1, pgtable="t", pasid=1)
+    iommu.dma(RID1, 0x40000000, size=0x1000, pasid=1)
+    iommu.pgtable_unmap("t", iova=0x40000000, size=0x1000)
+    both = iommu.dma(RID1, 0x40000000, size=0x2000, pasid=1)
+    assert (both.stale, both.hits, both.misses) == (True, 1, 1)
+    # The pages continue each other in memory, too, so the DMA went to one place.
+    assert [(piece.pa, piece.size) for piece in both.pieces] == [(0x10200000, 0x2000)]
+
+
+def test_a_signal_during_the_commit_loses_no_machine(iommu: Iommu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit is done when the signal's exception is raised: the new memory file is the one that rows name."""
+    iommu.domain_create("d")
+
+    class Interrupted:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._connection, name)
+
+        def execute(self, statement: str, *values: object) -> object:
+            done = self._connection.execute(statement, *values)  # type: ignore[arg-type]
+            if statement == "COMMIT":
+                raise KeyboardInterrupt
+            return done
+
+    store = iommu._store
+    real = store._connect
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_connect", lambda: Interrupted(real()))
+        with pytest.raises(KeyboardInterrupt):
+            iommu.reset()
+    assert iommu.domains() == []
+    iommu.domain_create("e")
+    assert iommu.check() == []

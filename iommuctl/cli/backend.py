@@ -70,12 +70,9 @@ def show(
 def _capabilities(session: Session, name: str) -> Any:
     if session.iommu.backend_name == name:
         return session.iommu.capabilities()
-    import tempfile
-
     from iommuctl.iommu import Iommu
 
-    with tempfile.TemporaryDirectory(prefix="iommuctl-") as folder, Iommu(folder, backend=name) as iommu:
-        return iommu.capabilities()
+    return Iommu.declared(name)
 
 
 def _version(api: tuple[int, int]) -> str:

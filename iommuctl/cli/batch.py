@@ -20,6 +20,9 @@ iommuctl batch topology.txt
 iommuctl batch topology.txt -j
 """
 
+LONGEST = 1 << 16
+"""Characters of a line; more is no list of commands."""
+
 app = module_app("Run many commands in one process.", EXAMPLES)
 
 
@@ -36,6 +39,8 @@ def batch(
     from iommuctl.cli.app import execute
 
     session = session_of(ctx)
+    if session.parent is not None:
+        raise BadDocument("a batch in a batch")
     if session.dry_run:
         raise Unsupported(
             "a batch has no dry run",
@@ -58,6 +63,8 @@ def batch(
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     if file == "-":
+        if sys.stdin is None:
+            raise BadDocument("- cannot be read", because="standard input is closed")
         yield sys.stdin
         return
     try:
@@ -76,12 +83,12 @@ def _lines(file: str, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
 
     number = 0
     try:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST), ""), 1):
+            if len(line) == LONGEST:
+                raise BadDocument(f"{file}:{number}: a line of {LONGEST} characters and more")
             words = shlex.split(line, comments=True)
             if words[:1] == ["iommuctl"]:
                 words = words[1:]
-            if words[:1] == ["batch"]:
-                raise BadDocument(f"{file}:{number}: a batch in a batch")
             if words:
                 yield number, words
     except UnicodeDecodeError as error:

@@ -142,8 +142,7 @@ def destroy(ctx: typer.Context, name: DomainName, force: Force = False) -> None:
     Refused while it is attached somewhere or page tables are nested on it.
     """
     session = session_of(ctx)
-    domain = session.iommu.domain(name)
-    session.iommu.domain_destroy(domain.name, force=force)
+    domain = session.iommu.domain_destroy(name, force=force)
     session.changed(f"{domain.name}: destroyed", *_parts(session, domain))
 
 
@@ -172,7 +171,6 @@ def map_(
         )
     place, offset = numbers.memory_place(memory) if memory is not None else (None, 0)
     mapping = session.iommu.map(name, iova=iova, size=size, pa=pa, memory=place, offset=offset, prot=prot)
-    name = _canonical(session, name)
     last = mapping.iova + mapping.size - 1
     session.changed(
         f"{name}: mapped {mapping.iova:#x}..{last:#x} -> {_target(mapping)} {mapping.prot}", {"domain": name}, mapping
@@ -184,7 +182,6 @@ def unmap(ctx: typer.Context, name: DomainName, *, iova: Iova, size: Size) -> No
     """Unmap a range of whole mappings, and flush it from all caches."""
     session = session_of(ctx)
     mappings = session.iommu.unmap(name, iova=iova, size=size)
-    name = _canonical(session, name)
     count = "1 mapping" if len(mappings) == 1 else f"{len(mappings)} mappings"
     session.changed(
         f"{name}: unmapped {iova:#x}..{iova + size - 1:#x}, {count}",
@@ -194,10 +191,6 @@ def unmap(ctx: typer.Context, name: DomainName, *, iova: Iova, size: Size) -> No
 
 def _parts(session: Session, domain: Domain) -> tuple[Any, ...]:
     return domain, {"backend": session.iommu.backend_name}
-
-
-def _canonical(session: Session, name: str) -> str:
-    return session.iommu.domain(name).name if name.startswith("id:") else name
 
 
 def _kind(domain: Domain) -> str:

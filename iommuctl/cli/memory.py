@@ -80,6 +80,5 @@ def destroy(
 ) -> None:
     """Give named memory back. Refused while a domain maps it."""
     session = session_of(ctx)
-    memory = session.iommu.memory(name)
-    session.iommu.memory_destroy(memory.name, force=force)
+    memory = session.iommu.memory_destroy(name, force=force)
     session.changed(f"{memory.name}: destroyed", memory)

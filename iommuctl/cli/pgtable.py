@@ -189,8 +189,7 @@ def show(ctx: typer.Context, name: PgtableName) -> None:
 def destroy(ctx: typer.Context, name: PgtableName, force: Force = False) -> None:
     """Destroy a page table; its pool is free again. Refused while it is bound."""
     session = session_of(ctx)
-    table = session.iommu.pgtable(name)
-    session.iommu.pgtable_destroy(table.name, force=force)
+    table = session.iommu.pgtable_destroy(name, force=force)
     session.changed(f"{table.name}: destroyed", table)
 
 

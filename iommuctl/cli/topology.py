@@ -42,7 +42,9 @@ def topology(
     if session.json:
         session.document(document(session.iommu))
         return
-    domains, devices, slots = session.iommu.domains(), session.iommu.devices(), session.iommu.slots()
+    iommu = session.iommu
+    with iommu.reading():
+        domains, devices, slots = iommu.domains(), iommu.devices(), iommu.slots()
     session.out.tree(tree_by_domain(domains, devices, slots) if by == "domain" else tree_by_device(devices, slots))
     if not domains and not devices:
         session.out.line(("dim", "no domains and no devices"))
@@ -117,8 +119,9 @@ def document(iommu: "Iommu") -> dict[str, Any]:
     """The whole topology, by domain and by device."""
     from iommuctl.cli import jsonout
 
-    domains, devices, slots = iommu.domains(), iommu.devices(), iommu.slots()
-    backend = iommu.backend_name
+    with iommu.reading():
+        domains, devices, slots = iommu.domains(), iommu.devices(), iommu.slots()
+        backend = iommu.backend_name
     by_domain: dict[int, list[Any]] = {domain.id: [] for domain in domains}
     by_rid: dict[Rid, list[Any]] = {device.rid: [] for device in devices}
     for slot in slots:

@@ -45,26 +45,6 @@ class TableMemory(Memory, Protocol):
         """Give pages back. They are handed out again by later transactions only."""
 
 
-class BytesMemory:
-    """Memory in a bytearray that starts at address `base`."""
-
-    def __init__(self, data: bytearray, base: int = 0) -> None:
-        self._data = data
-        self._base = base
-
-    def read(self, address: int, size: int) -> bytes:
-        start = self._start(address, size)
-        return bytes(self._data[start : start + size])
-
-    def write(self, address: int, data: bytes) -> None:
-        start = self._start(address, len(data))
-        self._data[start : start + len(data)] = data
-
-    def _start(self, address: int, size: int) -> int:
-        check_inside(address, size, self._base, len(self._data))
-        return address - self._base
-
-
 class FileMemory:
     """Memory in a file: offset 0 is address `base`.
 

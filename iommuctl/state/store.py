@@ -107,9 +107,6 @@ class Store:
                 except BaseException:
                     self._abandon(transaction)
                     raise
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
                 if dry_run:
                     self._abandon(transaction)
                 else:
@@ -141,7 +138,9 @@ class Store:
             os.pwrite(self._lock, b"\n", 0)
 
     def _abandon(self, transaction: Transaction) -> None:
-        """Undo what a rollback does not, and do not keep a memory file open whose name the next one will have."""
+        """Roll back, undo what a rollback does not, and keep no memory file open whose name the next one will have."""
+        if transaction.connection.in_transaction:
+            transaction.connection.execute("ROLLBACK")
         transaction.abandon()
         if self._memory >= 0:
             os.close(self._memory)
@@ -153,7 +152,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, operation: int) -> Iterator[sqlite3.Connection]:
         if self._lock < 0:
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, operation)
         try:
             yield self._connect()
@@ -181,7 +180,7 @@ class Store:
 
     def _open_memory(self, path: Path) -> int:
         if self._memory_path != path:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             if self._memory >= 0:
                 os.close(self._memory)
             self._memory, self._memory_path = descriptor, path

@@ -74,7 +74,13 @@ class Transaction:
     def meta(self, key: str) -> Any:
         """A fact about the whole folder, or None."""
         if self._meta is None:
-            self._meta = {key: json.loads(text) for key, text in self.connection.execute("SELECT * FROM meta")}
+            rows = self.connection.execute("SELECT * FROM meta").fetchall()
+            try:
+                self._meta = {key: json.loads(text) for key, text in rows}
+            except ValueError:
+                raise StateDamaged(
+                    f"{self._folder / 'state.db'} is damaged", because="its facts about the folder are not JSON"
+                ) from None
         return self._meta.get(key)
 
     def set_meta(self, key: str, value: Any) -> None:
@@ -102,7 +108,7 @@ class Transaction:
         """Make a memory file, all zero and sparse, and the pools of its free pages."""
         self.set_meta("generation", (self.meta("generation") or 0) + 1)
         path = self.memory_path()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._new_memory = path
         try:
             os.ftruncate(descriptor, plan.ram[1])
@@ -169,9 +175,20 @@ class Transaction:
             )
 
     def abandon(self) -> None:
-        """After a rollback: what rows cannot undo."""
-        if self._new_memory:
+        """After a rollback: what rows cannot undo.
+
+        A signal may have come when the commit was done already: the rows tell whose the new memory file is.
+        """
+        self._meta = None
+        if self._new_memory and not self._is_committed(self._new_memory):
             self._new_memory.unlink(missing_ok=True)
+
+    def _is_committed(self, memory: Path) -> bool:
+        try:
+            return self.memory_path() == memory
+        except sqlite3.OperationalError:
+            # There is no table yet: the first command in the folder did not get so far.
+            return False
 
     def complete(self) -> None:
         """After the commit: the writes to live memory. What fails here is finished by the next command."""

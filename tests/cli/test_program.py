@@ -181,6 +181,18 @@ def test_a_noun_without_a_command_is_an_error_in_json(run: Run) -> None:
     assert (result.code, result.out, result.error["id"]) == (2, "", "usage")
 
 
+def test_batches_that_cannot_be(run: Run, tmp_path: Path) -> None:
+    nested, endless = tmp_path / "nested", tmp_path / "endless"
+    nested.write_text(f"--quiet batch {nested}\n")
+    endless.write_text("#" * 100_000)
+    for file in (nested, endless):
+        result = run("batch", str(file))
+        assert (result.code, "error[bad-document]" in result.err) == (2, True)
+    closed = python("-c", "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+                    "-m", "iommuctl", "batch", "-")  # fmt: skip
+    assert (closed.returncode, "error[bad-document]" in closed.stderr) == (2, True)
+
+
 def test_a_full_disk_behind_stdout(state: Path) -> None:
     code = "import sys; from iommuctl.__main__ import main; sys.exit(main(['--help']))"
     with open("/dev/full", "w", encoding="ascii") as full:

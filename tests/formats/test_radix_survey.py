@@ -14,9 +14,9 @@ from iommuctl.errors import (
     OutsideMemory,
 )
 from iommuctl.formats import radix
-from iommuctl.formats.memory import PAGE, BytesMemory, Run, read_word, write_word
+from iommuctl.formats.memory import PAGE, Run, read_word, write_word
 from iommuctl.formats.radix import Leaf
-from tests.formats.toy import ToyEntry, ToyFormat, pages_of
+from tests.formats.toy import BytesMemory, ToyEntry, ToyFormat, pages_of
 from tests.formats.toy_tree import BASE, FMT, G1, K4, M2, RESERVED, damaged_tree, entry_address, tree
 
 

@@ -3,7 +3,7 @@
 
 from iommuctl.errors import BadStructure, NoRoom
 from iommuctl.formats.bits import Address, Bit, Fixed, Ignored, Layout
-from iommuctl.formats.memory import PAGE, BytesMemory, Run
+from iommuctl.formats.memory import PAGE, Run, check_inside
 from iommuctl.formats.radix import Entry
 
 
@@ -95,6 +95,26 @@ class WideFormat(ToyFormat):
     def prot(self, raw: int) -> str:
         writable = not WideEntry.READ_ONLY.get(raw)
         return "r" + "w" * writable + "x" * (not WideEntry.NO_EXECUTE.get(raw))
+
+
+class BytesMemory:
+    """Memory in a bytearray that starts at address `base`."""
+
+    def __init__(self, data: bytearray, base: int = 0) -> None:
+        self._data = data
+        self._base = base
+
+    def read(self, address: int, size: int) -> bytes:
+        start = self._start(address, size)
+        return bytes(self._data[start : start + size])
+
+    def write(self, address: int, data: bytes) -> None:
+        start = self._start(address, len(data))
+        self._data[start : start + len(data)] = data
+
+    def _start(self, address: int, size: int) -> int:
+        check_inside(address, size, self._base, len(self._data))
+        return address - self._base
 
 
 class ToyMemory(BytesMemory):

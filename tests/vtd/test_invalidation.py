@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommuctl_vtd.invalidation import DESCRIPTORS, covering_block, device_tlb_range, device_tlb_span
+from iommuctl_vtd.invalidation import DESCRIPTORS, covering_block, device_tlb_range
 
 LAST = (1 << 64) - 1
 ADDRESSES = st.integers(0, LAST)
+
+
+def device_tlb_span(addr: int, s: int) -> tuple[int, int]:
+    """The reverse of `device_tlb_range`, as (first, last). An ADDR without any zero bit is everything."""
+    last_below = addr | 0xFFF
+    offset = (last_below ^ last_below + 1) & LAST if s else 0xFFF
+    return addr & ~offset, addr | offset
 
 
 def test_types() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iommuctl import Iommu
-from iommuctl.errors import Unsupported, Usage
+from iommuctl.errors import DamagedTable, Unsupported, Usage
 from tests.vtd.fault_cases import ECAP, ECAP_BITS
 from tests.vtd.machine import QIE, SRTP, Machine, SparseMemory
 
@@ -97,6 +97,28 @@ def test_a_stale_entry_is_gone_after_unmap(iommu: Iommu) -> None:
     fault = iommu.dma(B, 0x10000, size=8).fault
     assert fault
     assert (fault.code, fault.name) == (0x06, "LGN.3")
+
+
+def test_present_is_written_last(iommu: Iommu) -> None:
+    iommu.attach("d", A)
+    iommu.dry_run = True
+    iommu.attach("d", B)
+    entries = [(write.address % 16, write.new & 1) for write in iommu.last.writes]
+    assert entries == [(8, 0), (0, 1)]
+
+
+def test_a_bus_without_a_context_table_is_damage(iommu: Iommu) -> None:
+    iommu.attach("d", A)
+    root = iommu.translate(A, 0x10000).steps[0].address
+    iommu.write_memory(root, bytes(8))
+    for change in (
+        lambda: iommu.detach("d", A),
+        lambda: iommu.attach("d", A, replace=True),
+        lambda: iommu.device_remove(A, force=True),
+        lambda: iommu.domain_destroy("d", force=True),
+    ):
+        with pytest.raises(DamagedTable):
+            change()
 
 
 def test_check_finds_what_differs(iommu: Iommu) -> None:

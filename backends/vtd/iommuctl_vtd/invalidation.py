@@ -14,7 +14,6 @@ FUNCTION_MASKS = {
     0: "exactly SID", 1: "ignore bit 2 of SID", 2: "ignore bits 2:1 of SID", 3: "ignore bits 2:0 of SID",
 }  # fmt: skip
 """Which functions of a device are meant with the one that SID names: values of FM and SQ."""
-_WORD = (1 << 64) - 1
 _PAGE_SHIFT = 12
 
 
@@ -183,10 +182,3 @@ def device_tlb_range(address: int, order: int) -> tuple[int, int]:
     if order == 0:
         return address, 0
     return address | (1 << _PAGE_SHIFT + order - 1) - (1 << _PAGE_SHIFT), 1
-
-
-def device_tlb_span(addr: int, s: int) -> tuple[int, int]:
-    """The reverse of `device_tlb_range`, as (first, last). An ADDR without any zero bit is everything."""
-    last_below = addr | (1 << _PAGE_SHIFT) - 1
-    offset = (last_below ^ last_below + 1) & _WORD if s else (1 << _PAGE_SHIFT) - 1
-    return addr & ~offset, addr | offset

@@ -98,8 +98,8 @@ class LegacyDriver(Driver):
             DID=self._did(occupant),
         )
 
-    def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
-        raise Unsupported(f"legacy mode has no bindings: {len(bindings)}, {span}, {leaf}")
+    def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:  # noqa: ARG002
+        raise Unsupported("legacy mode has no bindings")
 
     def stage1_format(self, name: str) -> radix.Format:
         raise Unsupported(f"no page tables of format {name}", because="legacy mode has the second stage alone")

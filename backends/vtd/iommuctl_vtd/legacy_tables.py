@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from iommuctl.errors import DamagedTable
 from iommuctl.formats.memory import PAGE, Run, TableMemory, read_word, write_word
 from iommuctl.model import Rid
 from iommuctl_vtd.context_entry import ContextEntry
@@ -37,14 +38,12 @@ class LegacyTables:
 
     def clear_context(self, rid: Rid) -> None:
         """Take Present away; the rest stays until the caches have been told."""
-        address = self._address(rid)
-        assert address is not None
+        address = self._present_address(rid)
         write_word(self._memory, address, read_word(self._memory, address) & ~ContextEntry.P.mask)
 
     def zero_context(self, rid: Rid) -> None:
         """Zero an entry that is not present."""
-        address = self._address(rid)
-        assert address is not None
+        address = self._present_address(rid)
         self._memory.write(address, bytes(CONTEXT_SIZE))
 
     def swap_context(self, rid: Rid, entry: int) -> Run:
@@ -52,8 +51,7 @@ class LegacyTables:
 
         Returns the old table.
         """
-        address = self._address(rid)
-        assert address is not None
+        address = self._present_address(rid)
         old, offset = address & -PAGE, address % PAGE
         content = bytearray(self._memory.read(old, PAGE))
         content[offset : offset + CONTEXT_SIZE] = ContextEntry.to_bytes(entry)
@@ -89,3 +87,11 @@ class LegacyTables:
     def _address(self, rid: Rid) -> int | None:
         low = read_word(self._memory, self._root_entry(rid))
         return (low & -PAGE) + CONTEXT_SIZE * (rid.source_id & 0xFF) if low & 1 else None
+
+    def _present_address(self, rid: Rid) -> int:
+        address = self._address(rid)
+        if address is None:
+            raise DamagedTable(
+                f"the root entry of bus {rid.bus:02x} is not present", hint="`iommuctl check` looks for more"
+            )
+        return address
