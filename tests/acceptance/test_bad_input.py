@@ -54,13 +54,14 @@ def test_a_state_file_that_is_lost(used: Shell, lost: str) -> None:
     assert used.json("check")["ok"]
 
 
-def test_an_error_that_nobody_can_read_keeps_its_exit_code(used: Shell) -> None:
+def test_an_error_that_nobody_can_read_keeps_its_exit_code(used: Shell, tmp_path: Path) -> None:
+    """Standard error is closed, or a file that may not grow, as on a full disk."""
     for words in ("domain show nope", "domain show nope -j"):
-        for where in ("2>&-", "2>/dev/full"):
+        for before, where in (("", "2>&-"), ("ulimit -f 0;", f"2>{tmp_path}/full")):
+            script = f'{before} exec "$IOMMUCTL" {words} {where}'
             done = subprocess.run(
-                ["/bin/sh", "-c", f'exec "$IOMMUCTL" {words} {where}'], env=used.environment, capture_output=True,
-                text=True, check=False, timeout=60,
-            )  # fmt: skip
+                ["/bin/sh", "-c", script], env=used.environment, capture_output=True, text=True, check=False, timeout=60
+            )
             assert (done.returncode, done.stdout) == (4, "")
 
 

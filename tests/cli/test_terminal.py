@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Run
 
 LINES = """
@@ -36,7 +38,10 @@ CODE = "import sys; from iommuctl.__main__ import main; sys.exit(main(sys.argv[1
 
 def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
     """Run the command line with stdout on a pseudo-terminal of 80 columns."""
-    master, slave = pty.openpty()
+    try:
+        master, slave = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"there are no pseudo-terminals here: {error}")
     variables = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color", **environment}
     with subprocess.Popen(
         [sys.executable, "-c", CODE, *arguments], stdin=slave, stdout=slave, stderr=slave, env=variables
