@@ -105,10 +105,12 @@ def run(arguments: list[str]) -> int:
     except IommuError as error:
         failed = error
     except BrokenPipeError:
-        failure.mute_stdout()
+        failure.mute(sys.stdout)
         return failure.BROKEN_PIPE
     except OSError as error:
         failed = failure.from_os(error)
+        if not error.filename:
+            failure.mute(sys.stdout)
     except UnicodeEncodeError as error:
         if not any("\udc80" <= char <= "\udcff" for argument in arguments for char in argument):
             raise

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors as the user sees them: text or JSON on stderr, and the exit code."""
 
-import contextlib
 import errno
 import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -67,9 +66,11 @@ def wants_json(arguments: list[str]) -> bool:
 def report(error: IommuError, *, as_json: bool, color: str = "auto") -> int:
     """Print an error and return its exit code, also where nobody can be told."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError):
+        try:
             _print(error, as_json=as_json, color=color)
             sys.stderr.flush()
+        except OSError:
+            mute(sys.stderr)
     return error.exit
 
 
@@ -95,8 +96,8 @@ def _print(error: IommuError, *, as_json: bool, color: str) -> None:
             print(name_shown, safe(text), file=sys.stderr)
 
 
-def mute_stdout() -> None:
-    """Nobody reads stdout any more: what Python still wants to flush at exit goes nowhere."""
+def mute(stream: TextIO) -> None:
+    """What could not be written goes nowhere: Python would try again at exit, and choose the exit code by that."""
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, stream.fileno())
     os.close(devnull)
