@@ -468,6 +468,8 @@ def test_a_pool_gets_its_pages_back(iommu: Iommu) -> None:
         iova = number << 30
         iommu.pgtable_map("t", iova=iova, size=0x1000, gpa=0x200000)
         iommu.pgtable_unmap("t", iova=iova, size=0x1000)
+    assert iommu.pgtable_mappings("t") == []
+    assert iommu.check() == []
 
 
 def test_a_pool_goes_with_its_table(iommu: Iommu) -> None:

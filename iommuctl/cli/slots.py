@@ -109,7 +109,7 @@ def bind_pgtable(
         numbers.byte_range(cd_pool)
         raise Unsupported(
             f"--cd-pool means nothing to the backend {session.iommu.backend_name!r}",
-            because=f"{session.iommu.architecture} keeps PASIDs in tables of the host, not in guest memory",
+            because="it keeps no CD table in guest memory",
             hint="leave --cd-pool away",
         )
     held = session.iommu.bind_pgtable(domain, rid, addr=addr, pgtable=pgtable, format=format_, pasid=pasid, label=label)
