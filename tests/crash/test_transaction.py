@@ -329,9 +329,7 @@ def test_the_same_process_can_go_on_after_a_failure(
 
 
 def report(scene: Scene, what: str, found: Counter[State], record_property: Record) -> None:
-    text = f"{found['old']} old, {found['new']} new"
-    print(f"{scene.change}, {what}: {text}")
-    record_property(what, text)
+    record_property(f"{scene.change}, {what}", f"{found['old']} old, {found['new']} new")
 
 
 def test_a_reset_that_was_only_tried_does_not_outlive_it(tmp_path: Path) -> None:
