@@ -44,7 +44,7 @@ class Arena:
         return BASE + (self.used - pages) * PAGE
 
     def free(self, run: Run) -> None:
-        raise NotImplementedError
+        raise AssertionError(f"mapping gave {run} back")
 
 
 class CLoop:

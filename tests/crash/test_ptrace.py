@@ -241,7 +241,10 @@ def test_a_killed_process_has_released_its_lock(tracer: Tracer, tmp_path: Path) 
     path = tmp_path / "file"
     tracer.run(write_chunks, str(path), plan=Kill(1))
     with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail("the lock outlived its process")
 
 
 # ---- Failing ----

@@ -5,27 +5,25 @@ import pytest
 
 from iommuctl.model import Rid, Slot
 from tests.vtd.fault_cases import CAP, CAP_BITS, ECAP, ECAP_BITS
+from tests.vtd.handmade import BASE, NOWHERE, SS1, SS2, SS3, SS4
+from tests.vtd.handmade import PAGE_RO as RO
+from tests.vtd.handmade import PAGE_RW as RW
+from tests.vtd.handmade import PAGE_WO as WO
+from tests.vtd.handmade import WORDS as SCALABLE_WORDS
 from tests.vtd.machine import Machine, SparseMemory
 
 RID = Rid(0, 3, 0x10, 1)  # devfn 81: legacy mode has one context table for a bus
 ROOT, CONTEXT = 0x1030, 0x2810
-SS4, SS3, SS2, SS1 = 0x10008, 0x11010, 0x12018, 0x13000
-BASE = 1 << 39 | 2 << 30 | 3 << 21
-RW, RO, WO, INTERRUPTS = BASE + 0x4000, BASE + 0x5000, BASE + 0x6000, BASE + 0x7000
-NOWHERE = 0x80_0000
+INTERRUPTS = BASE + 0x7000
+SECOND_STAGE = (SS4, SS3, SS2, SS1 + 8 * 4, SS1 + 8 * 5, SS1 + 8 * 6, SS2 + 8)
+"""The entries of the hand-made second stage that legacy mode shares with scalable mode."""
 WORDS = {
     ROOT: 0x2001,
     # P, TT 0, table at 0x10000; AW 2, DID 0x42.
     CONTEXT: 0x10001,
     CONTEXT + 8: 0x4202,
-    SS4: 0x11003,
-    SS3: 0x12003,
-    SS2: 0x13003,
-    SS1 + 8 * 4: 0x99003,
-    SS1 + 8 * 5: 0x9A001,
-    SS1 + 8 * 6: 0x9B002,
+    **{address: SCALABLE_WORDS[address] for address in SECOND_STAGE},
     SS1 + 8 * 7: 0xFEE00003,
-    SS2 + 8: 0x200083,
 }
 
 

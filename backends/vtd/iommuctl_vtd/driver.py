@@ -6,6 +6,7 @@ The invalidations are those of VT-d 4.1 section 6.5.3.3 for a unit that does not
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as MappingABC
 from typing import ClassVar
 
 from iommuctl.architecture import Unit
@@ -136,6 +137,12 @@ class Driver(ABC):
 
     def _did(self, occupant: Occupant) -> int:
         return self._tags.of(occupant if isinstance(occupant, Binding) else occupant.domain)
+
+    def _check_served(self, rid: Rid, reasons: MappingABC[str, bool]) -> None:
+        """Raise Unsupported for the first reason that applies, of those of the mode and of any device."""
+        for because, applies in {"it serves PCI segment 0000": rid.segment != 0, **reasons}.items():
+            if applies:
+                raise Unsupported(f"the unit cannot serve {rid}", because=because)
 
     def _has(self, name: str) -> bool:
         return self._capability.has(name)

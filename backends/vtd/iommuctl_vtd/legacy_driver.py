@@ -53,10 +53,8 @@ class LegacyDriver(Driver):
             "legacy mode has no PASIDs": device.pasid_bits > 0,
             "page requests are scalable mode's": device.pri,
             "its ECAP lacks DT": device.ats and not self._has("DT"),
-            "it serves PCI segment 0000": device.rid.segment != 0,
         }
-        for because in (reason for reason, applies in reasons.items() if applies):
-            raise Unsupported(f"the unit cannot serve {device.rid}", because=because)
+        self._check_served(device.rid, reasons)
         self._rows.put(ATS, str(device.rid), device.ats)
 
     def device_remove(self, device: Device) -> None:

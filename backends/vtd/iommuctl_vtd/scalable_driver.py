@@ -58,17 +58,13 @@ class ScalableDriver(Driver):
     # Devices
 
     def device_add(self, device: Device) -> None:
-        rid, limit = device.rid, self.capabilities().pasid_bits
+        limit = self.capabilities().pasid_bits
         lacks = [name for name, wanted in (("DT", device.ats), ("PRS", device.pri)) if wanted and not self._has(name)]
-        if rid.segment or device.pasid_bits > limit or lacks:
-            raise Unsupported(
-                f"the unit cannot serve {rid}",
-                because=f"its ECAP lacks {', '.join(lacks)}"
-                if lacks
-                else "it serves PCI segment 0000"
-                if rid.segment
-                else f"it takes PASIDs of up to {limit} bits",
-            )
+        reasons = {
+            f"its ECAP lacks {', '.join(lacks)}": bool(lacks),
+            f"it takes PASIDs of up to {limit} bits": device.pasid_bits > limit,
+        }
+        self._check_served(device.rid, reasons)
         self._tables.add_context(device)
 
     def device_remove(self, device: Device) -> None:
