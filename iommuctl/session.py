@@ -186,12 +186,13 @@ class Session:
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """A block in which all that is read belongs to one moment. Nothing can be changed in it."""
+        outer = self._shared
         with self._read() as operation:
             self._shared = operation
             try:
                 yield
             finally:
-                self._shared = None
+                self._shared = outer
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Operation]:

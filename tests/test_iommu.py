@@ -2,6 +2,7 @@
 """The library as a program uses it, on the simulator. The rules of the generic layer are in the conformance suite."""
 
 import contextlib
+import fcntl
 import inspect
 import sqlite3
 import textwrap
@@ -415,7 +416,13 @@ def test_reading_is_of_one_moment_and_changes_nothing(vm: Iommu) -> None:
         before = vm.domains(), vm.devices(), vm.slots()
         with pytest.raises(Usage):
             vm.domain_create("late")
-        assert (vm.domains(), vm.devices(), vm.slots()) == before
+        with vm.reading():
+            assert (vm.domains(), vm.devices(), vm.slots()) == before
+        # The block holds the lock, so that whoever wants to change something waits for its end.
+        with (vm.state / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(Usage):
+            vm.domain_create("late")
     vm.domain_create("late")
 
 

@@ -71,8 +71,9 @@ def list_(ctx: typer.Context, brief: Brief = False) -> None:
 def show(ctx: typer.Context, rid: RidText) -> None:
     """Show a device and what its slots hold."""
     session = session_of(ctx)
-    device = session.iommu.device(rid)
-    slots = session.iommu.slots(rid=device.rid)
+    with session.iommu.reading():
+        device = session.iommu.device(rid)
+        slots = session.iommu.slots(rid=rid)
     if session.json:
         from iommuctl.cli import jsonout
 

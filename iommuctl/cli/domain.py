@@ -89,10 +89,11 @@ def show(ctx: typer.Context, name: DomainName) -> None:
     """Show a domain: its aperture, its mappings and the slots that it is in."""
     session = session_of(ctx)
     iommu = session.iommu
-    domain = iommu.domain(name)
-    mappings, slots = iommu.mappings(domain.name), iommu.slots(domain=domain.name)
+    with iommu.reading():
+        domain = iommu.domain(name)
+        mappings, slots = iommu.mappings(name), iommu.slots(domain=name)
+        reserved = iommu.capabilities().reserved
     aperture = (0, (1 << domain.width) - 1)
-    reserved = iommu.capabilities().reserved
     if session.json:
         ranges = {
             "aperture": [f"{end:#x}" for end in aperture],

@@ -136,13 +136,12 @@ def list_(ctx: typer.Context, brief: Brief = False) -> None:
 def show(ctx: typer.Context, name: PgtableName) -> None:
     """Show a page table: its mappings, and where it is bound."""
     session = session_of(ctx)
-    table = session.iommu.pgtable(name)
-    mappings = _ranges(session.iommu.pgtable_mappings(table.name))
-    bound = [
-        held
-        for held in session.iommu.slots(domain=table.parent.name)
-        if isinstance(held, Binding) and held.pgtable == table.name
-    ]
+    iommu = session.iommu
+    with iommu.reading():
+        table = iommu.pgtable(name)
+        mappings = _ranges(iommu.pgtable_mappings(name))
+        slots = iommu.slots(domain=table.parent.name)
+    bound = [held for held in slots if isinstance(held, Binding) and held.pgtable == table.name]
     if session.json:
         rows = [
             {

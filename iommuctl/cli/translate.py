@@ -44,8 +44,9 @@ def translate(
     An address that faults is an answer, too: the exit code is 0.
     """
     session = session_of(ctx)
-    answer = session.iommu.translate(rid, iova, pasid=pasid, access=access, privileged=privileged)
-    place = _memory_at(session, answer.pa)
+    with session.iommu.reading():
+        answer = session.iommu.translate(rid, iova, pasid=pasid, access=access, privileged=privileged)
+        place = _memory_at(session, answer.pa)
     if session.json:
         session.document(document(answer, place))
         return
