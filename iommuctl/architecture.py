@@ -5,18 +5,70 @@ An architecture is an object registered in the entry-point group `iommuctl.archi
 with the first three parts; the simulator needs all four.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.memory import Run
 from iommuctl.formats.radix import Format
-from iommuctl.model import Access, Attachment, Binding, Device, Domain, Slot, Translation
+from iommuctl.model import Access, Attachment, Binding, Command, Device, Domain, RequestKind, Slot, Step, Translation
 from iommuctl.model import Mapping as DomainMapping
 
 if TYPE_CHECKING:
     from iommuctl.hookspecs import CheckRequest, Context, SlotChange
+
+
+class Recalled(NamedTuple):
+    """A cache entry that an answer rests on: the structures as they were when it was filled, the decisive one last.
+
+    `tag` is what the entry is found by besides addresses, in the architecture's own terms.
+    """
+
+    cache: str
+    tag: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+
+class Answer(NamedTuple):
+    """A unit's answer to a request. `hit` says that its IOTLB had the translation; `recalled` all that caches had.
+
+    For a translation, `made_of` are what names its tables and the entries that it was made of, and `tag` is that of
+    the IOTLB.
+    """
+
+    translation: Translation
+    hit: bool
+    recalled: tuple[Recalled, ...]
+    made_of: tuple[Step, ...] = ()
+    tag: tuple[int, ...] = ()
+
+
+class Stale(NamedTuple):
+    """A cache entry that served a request for `size` bytes at `iova` while the tables say something else.
+
+    `changed` are those of its structures that are no longer so, from the root down.
+    """
+
+    cache: str
+    tag: tuple[int, ...]
+    iova: int
+    size: int
+    changed: tuple[Step, ...]
+
+
+Completion = Literal["done", "timeout", "invalid"]
+"""What comes of a device-TLB invalidation: the device has forgotten, it never answers, or it answers nonsense."""
+
+
+class Bus(Protocol):
+    """The devices behind a unit, as far as it talks to them."""
+
+    def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:
+        """Have a device forget its translations of the addresses first..last, of the PASID or of no PASID."""
+
+    def invalidate_pasids(self, source_id: int, first: int, last: int) -> Completion:
+        """The same for every PASID of the device."""
 
 
 class Unit(Protocol):
@@ -33,17 +85,25 @@ class Unit(Protocol):
     def write_register(self, name: str, value: int) -> None:
         """Write as software does; a write that commands something (a queue tail, an enable) is carried out."""
 
-    def request(self, slot: Slot, iova: int, access: Access, *, privileged: bool) -> tuple[Translation, bool, bool]:
+    def request(
+        self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"
+    ) -> Answer:
         """A device's request: looks into the caches, fills them, updates accessed and dirty bits, records faults.
 
-        Returns the translation, whether a cache answered, and whether that answer was stale.
+        With kind "translated", `iova` is a physical address that a translation request was answered with, and the
+        answer says whether the device may use it.
         """
 
-    def walk(self, slot: Slot, iova: int, access: Access, *, privileged: bool) -> Translation:
+    def walk(
+        self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"
+    ) -> Translation:
         """The same question answered from memory alone, without any effect."""
 
     def caches(self) -> dict[str, int]:
         """How many entries each cache holds."""
+
+    def cached_tables(self) -> Iterable[int]:
+        """Where the tables begin that cached entries point to: the unit may read them at any time."""
 
 
 class Driver(Protocol):
@@ -82,6 +142,9 @@ class Driver(Protocol):
     def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
         """Tell all caches that page tables changed: input addresses first..last of `span`, or everything."""
 
+    def missing(self, slot: Slot, stale: Sequence[Stale]) -> list[Command]:
+        """The commands that would have taken these cache entries away, in their order, each once."""
+
     def stage1_format(self, name: str) -> Format:
         """The stage-1 format of that name. Raises Unsupported."""
 
@@ -107,7 +170,7 @@ class Architecture(Protocol):
     def structures(self) -> Mapping[str, type[Layout]]:
         """Every declared structure by its full name, `vtd.pasid-entry`."""
 
-    def unit(self, context: "Context") -> Unit:
+    def unit(self, context: "Context", bus: Bus) -> Unit:
         """The unit of a state folder that `reset_unit` has prepared."""
 
     def reset_unit(self, context: "Context", options: Mapping[str, str]) -> None:

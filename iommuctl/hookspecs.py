@@ -35,6 +35,7 @@ from iommuctl.requests import (
     InvalidateRequest,
     MapRequest,
     MemoryPlan,
+    Settled,
     SetupRequest,
     SlotChange,
     TranslateRequest,
@@ -57,6 +58,7 @@ __all__ = [
     "MapRequest",
     "MemoryPlan",
     "Rows",
+    "Settled",
     "SetupRequest",
     "SlotChange",
     "TranslateRequest",
@@ -110,6 +112,9 @@ class Context(Protocol):
 
     def log(self, command: "Command") -> None:
         """Note a command that was given to the hardware, for `commands[]` of the answer."""
+
+    def warn(self, text: str) -> None:
+        """Note what is no error and what the user should know: a sentence, for `warnings[]` of the answer."""
 
 
 class BackendSpec:
@@ -185,6 +190,10 @@ class BackendSpec:
     @hookspec(firstresult=True)
     def iommuctl_dma(self, context: Context, request: DmaRequest) -> "DmaResult":  # type: ignore[empty-body]
         """Simulators: do a DMA, with caches, accessed and dirty bits and fault recording."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_settle(self, context: Context, request: Settled) -> bool:  # type: ignore[empty-body]
+        """Simulators: an operation is about to take effect that wrote to memory that was in use. Returns True."""
 
     @hookspec(firstresult=True)
     def iommuctl_describe(self, context: Context) -> dict[str, Any]:  # type: ignore[empty-body]

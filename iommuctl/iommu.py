@@ -69,7 +69,7 @@ class Iommu(Simulation):
         PasidTooWide.
         """
         check_label(label)
-        with self._change() as operation:
+        with self._change(f"attach {domain} {_typed(rid, pasid)}{' --replace' if replace else ''}") as operation:
             target = operation.books.domain(domain)
             device = operation.device(rid)
             slot = _slot(operation, device, pasid)
@@ -87,7 +87,7 @@ class Iommu(Simulation):
 
     def detach(self, domain: str, rid: Rid | str, *, pasid: int | None = None, force: bool = False) -> None:
         """Empty a slot. A bound one is refused (SlotBound) unless `force`. Raises SlotEmpty."""
-        with self._change() as operation:
+        with self._change(f"detach {domain} {_typed(rid, pasid)}") as operation:
             target = operation.books.domain(domain)
             slot = _slot(operation, operation.device(rid), pasid)
             old = _held(operation, target, slot)
@@ -117,7 +117,7 @@ class Iommu(Simulation):
         if (addr is None) == (pgtable is None):
             raise Usage("one page table is bound", hint="give its address with --addr, or its name with --pgtable")
         check_label(label)
-        with self._change() as operation:
+        with self._change(f"bind-pgtable {domain} {_typed(rid, pasid)}") as operation:
             parent = nest_parent(operation, domain)
             slot = _slot(operation, operation.device(rid), pasid)
             old = _parent_slot(operation, parent, slot)
@@ -144,7 +144,7 @@ class Iommu(Simulation):
         """Take a page table off; returns what the slot holds now: the parent alone, or nothing where the bind had
         made the attachment. Raises NothingBound, SlotEmpty.
         """
-        with self._change() as operation:
+        with self._change(f"unbind-pgtable {domain} {_typed(rid, pasid)}") as operation:
             parent = operation.books.domain(domain)
             slot = _slot(operation, operation.device(rid), pasid)
             old = _held(operation, parent, slot)
@@ -181,7 +181,7 @@ class Iommu(Simulation):
             first, last = iova, iova + size - 1
             if last > MAX_ADDRESS:
                 raise OutOfAperture(f"{iova:#x}+{size:#x} wraps around the end of the address space")
-        with self._change() as operation:
+        with self._change(f"invalidate {domain}") as operation:
             parent = operation.books.domain(domain)
             rid = None if device is None else operation.device(device).rid
             if pasid is not None:
@@ -311,4 +311,8 @@ def _parent_slot(operation: Operation, parent: Domain, slot: Slot) -> Attachment
 
 def _words(slot: Slot) -> str:
     """The slot as it is typed."""
-    return str(slot.rid) if slot.pasid is None else f"{slot.rid} --pasid {slot.pasid}"
+    return _typed(slot.rid, slot.pasid)
+
+
+def _typed(rid: Rid | str, pasid: int | str | None) -> str:
+    return str(rid) if pasid is None else f"{rid} --pasid {pasid}"

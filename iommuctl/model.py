@@ -13,6 +13,9 @@ from iommuctl.errors import BadRid
 MAX_ADDRESS = (1 << 64) - 1
 
 Access = Literal["r", "w", "x"]
+RequestKind = Literal["untranslated", "translation", "translated"]
+"""What a device sends: an address for the unit to translate; with ATS a question for the translation, and then an
+address that it was told."""
 
 _RID = re.compile(r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])", re.ASCII)
 
@@ -155,12 +158,16 @@ class MemoryWrite(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One entry that a walk visited: the structure's name, where it lies, its 64-bit words, its fields."""
+    """One entry that a walk visited: the structure's name, where it lies, its 64-bit words, its fields.
+
+    `stage` is 1 or 2 for an entry of that stage's tables, 0 for what leads to these.
+    """
 
     structure: str
     address: int
     raw: tuple[int, ...]
     fields: MappingABC[str, int]
+    stage: int = 0
 
 
 class Fault(NamedTuple):
@@ -195,10 +202,28 @@ class Piece(NamedTuple):
     size: int
 
 
+class Changed(NamedTuple):
+    """A structure that a cache holds as it was: its words then and now, and the operation that changed it last.
+
+    `table` names the page table, domain or slot that it belongs to. `operation` is as one types it, None when it was
+    too long ago.
+    """
+
+    structure: str
+    address: int
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    stage: int
+    operation: str | None
+    table: str = ""
+
+
 class DmaResult(NamedTuple):
     """What a DMA did before it ended or faulted. `data` is what a read returned.
 
-    `stale` says that a cache answered with a translation that the tables no longer hold.
+    `stale` says that a cache answered something else than the tables do; then `changed` has what the caches hold that
+    is no longer so, and `missing` the invalidations that would have taken it away. `hits` and `misses` are the
+    unit's, the others those of the device's own TLB.
     """
 
     pieces: tuple[Piece, ...]
@@ -207,3 +232,7 @@ class DmaResult(NamedTuple):
     stale: bool
     hits: int
     misses: int
+    missing: tuple[Command, ...] = ()
+    changed: tuple[Changed, ...] = ()
+    device_hits: int = 0
+    device_misses: int = 0

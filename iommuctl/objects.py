@@ -45,7 +45,7 @@ class Objects(Session):
         rid = Rid.parse(str(rid))
         if not 0 <= pasid_bits <= 20:
             raise BadNumber(f"{pasid_bits} PASID bits", because="a device has 0 to 20")
-        with self._change() as operation:
+        with self._change(f"device add {rid}") as operation:
             if operation.call("devices", rid=rid):
                 raise NameTaken(
                     f"there is a device {rid} already", hint=f"`iommuctl device remove {rid}` takes it away"
@@ -56,7 +56,7 @@ class Objects(Session):
 
     def device_remove(self, rid: Rid | str, *, force: bool = False) -> None:
         """Take a simulated device away; `force` empties its slots first. Raises InUse."""
-        with self._change() as operation:
+        with self._change(f"device remove {rid}") as operation:
             device = operation.device(rid)
             take_off(operation, f"device {device.rid}", operation.books.slots(rid=device.rid), force=force)
             operation.call("device_remove", device=device)
@@ -84,7 +84,7 @@ class Objects(Session):
 
     def memory_destroy(self, selector: str, *, force: bool = False) -> Memory:
         """Forget named memory; `force` unmaps it first, with the page tables that lie in it. Raises InUse."""
-        with self._change() as operation:
+        with self._change(f"memory destroy {selector}") as operation:
             memory = operation.books.memory(selector)
             users = operation.books.memory_users(memory)
             if users and not force:
@@ -126,7 +126,7 @@ class Objects(Session):
         """
         check_name(name)
         check_label(label)
-        with self._change() as operation:
+        with self._change(f"domain create {name}") as operation:
             capabilities = operation.capabilities
             if dirty and not capabilities.dirty_tracking:
                 raise Unsupported("the backend has no dirty tracking", hint="leave --dirty away")
@@ -144,7 +144,7 @@ class Objects(Session):
 
     def domain_destroy(self, selector: str, *, force: bool = False) -> Domain:
         """Take a domain and its mappings away; `force` takes its users off first. Raises InUse."""
-        with self._change() as operation:
+        with self._change(f"domain destroy {selector}") as operation:
             domain = operation.books.domain(selector)
             slots, tables = operation.books.slots(domain=domain), operation.books.pgtables(domain)
             if (slots or tables) and not force:
@@ -191,7 +191,7 @@ class Objects(Session):
         if offset and memory is None:
             raise Usage("an offset without named memory", hint="add it to --pa")
         check_numbers(iova=iova, size=size, pa=pa, offset=offset)
-        with self._change() as operation:
+        with self._change(f"domain map {domain} --iova {iova:#x} --size {size:#x}") as operation:
             books, capabilities = operation.books, operation.capabilities
             target = books.domain(domain)
             named = None if memory is None else books.memory(memory)
@@ -229,7 +229,7 @@ class Objects(Session):
 
         Raises PartialUnmap when the range cuts a mapping or holds none, InUse for the pool of a page table.
         """
-        with self._change() as operation:
+        with self._change(f"domain unmap {domain} --iova {iova:#x} --size {size:#x}") as operation:
             target = operation.books.domain(domain)
             check_range("iova", iova, size, target.page_sizes[0])
             check_aperture(iova, size, target.width, ())

@@ -39,7 +39,7 @@ class PageTables(Objects):
         check_name(name)
         check_label(label)
         check_range("pool", pool, pool_size, PAGE)
-        with self._change() as operation:
+        with self._change(f"pgtable create {name}") as operation:
             books = operation.books
             domain = nest_parent(operation, parent)
             check_aperture(pool, pool_size, domain.width, ())
@@ -74,7 +74,7 @@ class PageTables(Objects):
         Raises Overlap, Misaligned, OutOfAperture, NoRoom when the pool is full.
         """
         check_numbers(iova=iova, size=size, gpa=gpa)
-        with self._change() as operation:
+        with self._change(f"pgtable map {name} --iova {iova:#x} --size {size:#x}") as operation:
             table = operation.books.pgtable(name)
             guest_table = _guest_table(operation, table)
             fmt = guest_table.format
@@ -87,7 +87,7 @@ class PageTables(Objects):
 
     def pgtable_unmap(self, name: str, *, iova: int, size: int) -> None:
         """Take whole pages away. Caches keep serving them until `invalidate`. Raises PartialUnmap."""
-        with self._change() as operation:
+        with self._change(f"pgtable unmap {name} --iova {iova:#x} --size {size:#x}") as operation:
             table = operation.books.pgtable(name)
             guest_table = _guest_table(operation, table)
             check_range("iova", iova, size, guest_table.format.page_sizes[0])
@@ -96,7 +96,7 @@ class PageTables(Objects):
 
     def pgtable_destroy(self, name: str, *, force: bool = False) -> PageTable:
         """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""
-        with self._change() as operation:
+        with self._change(f"pgtable destroy {name}") as operation:
             table = operation.books.pgtable(name)
             take_off(operation, f"page table {table.name}", operation.books.slots(pgtable=table), force=force)
             forget_pgtable(operation, table)

@@ -80,13 +80,24 @@ class TranslateRequest(NamedTuple):
 
 
 class DmaRequest(NamedTuple):
-    """A simulated DMA. `data` is what a write carries; a read has `size`."""
+    """A simulated DMA. `data` is what a write carries; a read has `size`.
+
+    With `translated`, the device translates the addresses by itself, through its own TLB (ATS).
+    """
 
     slot: Slot
     iova: int
     size: int
     data: bytes | None = None
     privileged: bool = False
+    translated: bool = False
+
+
+class Settled(NamedTuple):
+    """An operation, as one types it, and its writes to memory that was in use: address, the old bytes, the new ones."""
+
+    operation: str
+    writes: Sequence[tuple[int, bytes, bytes]]
 
 
 class CheckRequest(NamedTuple):

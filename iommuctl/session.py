@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, OtherBackend, Unsupported, Usage
 from iommuctl.model import Command, Device, MemoryWrite, Rid
-from iommuctl.requests import SetupRequest
+from iommuctl.requests import Settled, SetupRequest
 from iommuctl.state.books import Books
 from iommuctl.state.store import Store, default_folder
 from iommuctl.state.transaction import Transaction
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What an operation did to the hardware. `writes` is filled in a dry run only."""
+    """What an operation did to the hardware. `writes` is filled in a dry run only.
+
+    `warnings` are sentences about what is no error and should be known.
+    """
 
     commands: tuple[Command, ...] = ()
     writes: tuple[MemoryWrite, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Operation:
@@ -48,6 +52,11 @@ class Operation:
                 f"the backend {backend} cannot do this", because=f"it has no {hook.replace('_', ' ')} operation"
             )
         return answer
+
+    def settle(self, name: str) -> None:
+        """Tell a simulator which operation wrote to memory that was in use."""
+        hook = self._session.manager(self.transaction).hook.iommuctl_settle
+        hook(context=self.transaction, request=Settled(name, self.transaction.live_writes()))
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -209,10 +218,11 @@ class Session:
             yield Operation(self, transaction)
 
     @contextlib.contextmanager
-    def _change(self, *, first_use: bool = True, anew: bool = False) -> Iterator[Operation]:
+    def _change(self, name: str = "", *, first_use: bool = True, anew: bool = False) -> Iterator[Operation]:
         """An operation that changes something: whole, or not at all. `first_use` prepares a folder that is new.
 
-        `anew` is for one that forgets all that there is.
+        `name` is the operation as one types it, for one that may change tables. `anew` is for one that forgets all
+        that there is.
         """
         if self._shared:
             raise Usage("a change within a block of reading", hint="end the block first")
@@ -224,8 +234,11 @@ class Session:
                 else:
                     self._set_up(transaction, SetupRequest())
                     transaction.commands.clear()
-            yield Operation(self, transaction)
-        self.last = Outcome(tuple(transaction.commands), transaction.writes)
+            operation = Operation(self, transaction)
+            yield operation
+            if name and transaction.live_writes():
+                operation.settle(name)
+        self.last = Outcome(tuple(transaction.commands), transaction.writes, tuple(transaction.warnings))
 
     def _check_backend(self, transaction: Transaction) -> None:
         name = transaction.meta("backend")

@@ -3,8 +3,8 @@
 
 from typing import Any
 
-from iommuctl.errors import Unsupported, Usage, ZeroSize
-from iommuctl.model import DmaResult, Rid, Slot
+from iommuctl.errors import NoAts, Unsupported, Usage, ZeroSize
+from iommuctl.model import Binding, DmaResult, Rid, Slot
 from iommuctl.pgtables import PageTables
 from iommuctl.requests import DmaRequest, MemoryPlan
 from iommuctl.rules import check_numbers, check_pasid
@@ -26,8 +26,12 @@ class Simulation(PageTables):
         data: bytes | None = None,
         pasid: int | None = None,
         privileged: bool = False,
+        translated: bool = False,
     ) -> DmaResult:
-        """Have a device read `size` bytes, or write `data`. A fault is an answer, not an error."""
+        """Have a device read `size` bytes, or write `data`. A fault is an answer, not an error.
+
+        With `translated` it translates the addresses by itself, through its own TLB. Raises NoAts.
+        """
         if (size is None) == (data is None):
             raise Usage("a DMA reads a number of bytes, or writes some", hint="give a size or data, not both")
         length = size if data is None else len(data)
@@ -39,13 +43,21 @@ class Simulation(PageTables):
             raise Usage(f"a DMA of {length:#x} bytes", because=f"one DMA has at most {MAX_DMA:#x}")
         if iova + length - 1 >> 64:
             raise Usage(f"a DMA at {iova:#x}+{length:#x} wraps around the end of the address space")
-        with self._change() as operation:
+        with self._change(f"sim dma {rid} {iova:#x}") as operation:
             device = operation.device(rid)
             if pasid is not None:
                 check_pasid(device, pasid)
-            request = DmaRequest(Slot(device.rid, pasid), iova, length, data, privileged)
+            if translated and not device.ats:
+                raise NoAts(
+                    f"{device.rid} has no device TLB",
+                    because="it was added without ATS",
+                    hint="`iommuctl device add … --ats` makes one that has it",
+                )
+            slot = Slot(device.rid, pasid)
+            request = DmaRequest(slot, iova, length, data, privileged, translated)
             result: DmaResult = operation.call("dma", request=request)
-            return result
+            holders = _holders(operation, slot)
+            return result._replace(changed=tuple(each._replace(table=holders[each.stage]) for each in result.changed))
 
     def read_memory(self, pa: int, size: int) -> bytes:
         """Bytes of RAM. Raises OutsideMemory."""
@@ -59,7 +71,7 @@ class Simulation(PageTables):
     def write_memory(self, pa: int, data: bytes) -> None:
         """Put bytes into RAM, as another program could. Raises OutsideMemory."""
         check_numbers(pa=pa)
-        with self._change() as operation:
+        with self._change(f"sim write {pa:#x}") as operation:
             self._check_ram(operation)
             operation.transaction.overlay.write(pa, data)
 
@@ -88,3 +100,14 @@ class Simulation(PageTables):
         if plan is None or not operation.capabilities.simulates:
             raise Unsupported("this backend has no simulated machine", hint="use --backend sim in a folder of its own")
         return plan
+
+
+def _holders(operation: Operation, slot: Slot) -> tuple[str, str, str]:
+    """What a structure on a slot's way belongs to, by its stage: the slot, a page table, a domain."""
+    held = operation.books.slot(slot)
+    first = second = str(slot)
+    if held:
+        second = f"domain {held.domain.name}"
+    if isinstance(held, Binding):
+        first = f"page table {held.pgtable}" if held.pgtable else f"the page table at GPA {held.root:#x}"
+    return str(slot), first, second

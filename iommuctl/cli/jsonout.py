@@ -9,6 +9,7 @@ from typing import Any
 from iommuctl.model import (
     Attachment,
     Binding,
+    Changed,
     Command,
     Device,
     Domain,
@@ -145,6 +146,18 @@ def command(value: Command) -> dict[str, Any]:
     return {"name": value.name, "raw": value.raw.hex(), "fields": fields_of(value.fields)}
 
 
+def changed(value: Changed) -> dict[str, Any]:
+    """A structure that a cache holds as it was."""
+    return {
+        "structure": value.structure,
+        "address": address(value.address),
+        "old": [f"{word:#x}" for word in value.old],
+        "new": [f"{word:#x}" for word in value.new],
+        "table": value.table,
+        "operation": value.operation,
+    }
+
+
 def memory_write(value: MemoryWrite) -> dict[str, Any]:
     """A word of memory that changes."""
     return {"address": address(value.address), "old": address(value.old), "new": address(value.new)}
@@ -162,5 +175,6 @@ _CONVERTERS: dict[type, Callable[[Any], Any]] = {
     Fault: fault,
     Step: step,
     Command: command,
+    Changed: changed,
     MemoryWrite: memory_write,
 }

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one command knows: the global options, the Iommu that it works on, where its answer goes."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from iommuctl.cli.render import Output
+from iommuctl.cli.render import Output, safe
 from iommuctl.errors import Usage
 
 if TYPE_CHECKING:
@@ -85,9 +86,12 @@ class Session:
 
         A dry run shows what would have been written; `commands` shows the commands in any case.
         """
+        self.warn()
         outcome = self.iommu.last if self.dry_run or commands else None
         if self.json:
             extra: list[Any] = [{"dry_run": True}] if self.dry_run else []
+            if self.iommu.last.warnings:
+                extra.append({"warnings": self.iommu.last.warnings})
             extra += [{"commands": outcome.commands, "writes": outcome.writes}] if outcome else []
             self.document(*parts, *extra)
             return
@@ -96,6 +100,11 @@ class Session:
         self.out.line(("dim", "dry run: " if self.dry_run else ""), ("", line))
         if outcome:
             self.out.outcome(outcome, writes=self.dry_run)
+
+    def warn(self) -> None:
+        """Say on stderr what the backend noted about the last operation."""
+        for text in self.iommu.last.warnings:
+            sys.stderr.write(f"warning: {safe(text)}\n")
 
 
 def session_of(ctx: typer.Context) -> Session:

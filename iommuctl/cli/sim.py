@@ -8,9 +8,11 @@ import typer
 from iommuctl.cli import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Pasid, RidText
+from iommuctl.cli.render import Output, field_list
 from iommuctl.cli.session import Session, session_of
 from iommuctl.cli.translate import Address, fault_sentence
 from iommuctl.errors import Usage
+from iommuctl.model import DmaResult
 
 EXAMPLES = """
 # a machine with 4 GiB of RAM at 0, its tables in the last 64 MiB
@@ -19,6 +21,8 @@ iommuctl sim show
 iommuctl sim write 0x40001000 68656c6c6f
 iommuctl sim dma 0000:00:01.0 0x1000 --read --size 5
 iommuctl sim dma 0000:00:01.0 0x1000 --write --data 00ff12 --pasid 1
+# by a device that translates addresses itself (added with --ats)
+iommuctl sim dma 0000:00:01.0 0x1000 --read --size 5 --translated
 iommuctl sim read 0x40001000 16
 iommuctl sim reset
 """
@@ -124,15 +128,24 @@ def dma(
     ] = None,
     pasid: Pasid = None,
     privileged: Annotated[bool, typer.Option("--privileged", help="As a privileged request.")] = False,
+    translated: Annotated[
+        bool, typer.Option("--translated", help="The device translates by itself, in its own TLB (ATS).")
+    ] = False,
 ) -> None:
-    """Have a device do a DMA, through the caches as hardware does. Exits 1 when it faults."""
+    """Have a device do a DMA, through the caches as hardware does. Exits 1 when it faults.
+
+    When a cache answers what the tables do not say any more, the DMA is stale: the answer names what changed and the
+    invalidations that are missing.
+    """
     session = session_of(ctx)
     if read == write or (read and data is not None) or (write and size is not None):
         raise Usage("a DMA reads or writes", hint="give --read --size S, or --write --data HEX")
     if (read and size is None) or (write and data is None):
         raise Usage(f"{'--size' if read else '--data'} is missing", hint="give --read --size S, or --write --data HEX")
     payload = numbers.hex_data(data) if data is not None else None
-    result = session.iommu.dma(rid, iova, size=size, data=payload, pasid=pasid, privileged=privileged)
+    result = session.iommu.dma(
+        rid, iova, size=size, data=payload, pasid=pasid, privileged=privileged, translated=translated
+    )
     if session.json:
         session.changed(
             "",
@@ -144,7 +157,10 @@ def dma(
                 "data": result.data.hex() if read else None,
                 "fault": result.fault,
                 "stale": result.stale,
+                "changed": result.changed,
+                "missing": result.missing,
                 "iotlb": {"hits": result.hits, "misses": result.misses},
+                "device_tlb": {"hits": result.device_hits, "misses": result.device_misses},
             },
         )
     elif not session.quiet:
@@ -156,9 +172,11 @@ def dma(
                 ("", f"{what} {numbers.human(piece.size)}: "),
                 ("address", f"{piece.iova:#x} {arrow} {piece.pa:#x}"),
             )
-        out.line(("dim", f"IOTLB: {_times(result.hits, 'hit')}, {_times(result.misses, 'miss', 'misses')}"))
-        if result.stale:
-            out.line(("bad", "stale: "), ("", "a cache answered with a translation that the tables no longer hold"))
+        if translated:
+            out.line(("dim", f"device TLB: {_hits(result.device_hits, result.device_misses)}"))
+        if result.hits or result.misses:
+            out.line(("dim", f"IOTLB: {_hits(result.hits, result.misses)}"))
+        show_stale(out, result)
         if result.fault:
             out.line(("bad", "fault "), ("", fault_sentence(result.fault)))
         if read:
@@ -213,6 +231,23 @@ def _report(session: Session, done: str) -> None:
 
 def _extent(place: dict[str, int]) -> str:
     return f"{place['base']:#x}..{place['base'] + place['size'] - 1:#x} ({numbers.human(place['size'])})"
+
+
+def show_stale(out: Output, result: DmaResult) -> None:
+    """What made a DMA go where the tables do not lead any more, and what would have prevented it."""
+    if not result.stale:
+        return
+    out.line(("bad", "stale: "), ("", "a cache answered, and the tables say something else"))
+    for each in result.changed:
+        by = f", last by `{each.operation}`" if each.operation else ""
+        out.line(("", "  changed  "), ("name", each.structure), ("address", f" {each.address:#x}"),
+                 ("", f" of {each.table}{by}"))  # fmt: skip
+    for command in result.missing:
+        out.line(("", "  missing  "), ("name", command.name), ("", f"  {field_list(command.fields)}"))
+
+
+def _hits(hits: int, misses: int) -> str:
+    return f"{_times(hits, 'hit')}, {_times(misses, 'miss', 'misses')}"
 
 
 def _times(count: int, one: str, many: str = "") -> str:

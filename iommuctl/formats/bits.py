@@ -35,12 +35,19 @@ class Field:
     """Bits msb..lsb of a structure. The value is what stands in these bits, shifted down.
 
     `values` names values for people. `needs` is a capability without which hardware treats the bits as reserved.
+    `by_hardware` says that hardware sets the bits of a live structure by itself, as accessed and dirty bits are.
     """
 
-    __slots__ = ("bias", "lsb", "mask", "msb", "name", "needs", "values", "width")
+    __slots__ = ("bias", "by_hardware", "lsb", "mask", "msb", "name", "needs", "values", "width")
 
     def __init__(
-        self, msb: int, lsb: int, *, values: Mapping[int, str] | None = None, needs: str | None = None
+        self,
+        msb: int,
+        lsb: int,
+        *,
+        values: Mapping[int, str] | None = None,
+        needs: str | None = None,
+        by_hardware: bool = False,
     ) -> None:
         self.name = ""
         self.msb, self.lsb = msb, lsb
@@ -50,6 +57,7 @@ class Field:
         """How far a value is shifted to its place."""
         self.values = values or {}
         self.needs = needs
+        self.by_hardware = by_hardware
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -81,8 +89,15 @@ class Bit(Field):
 
     __slots__ = ()
 
-    def __init__(self, position: int, *, values: Mapping[int, str] | None = None, needs: str | None = None) -> None:
-        super().__init__(position, position, values=values, needs=needs)
+    def __init__(
+        self,
+        position: int,
+        *,
+        values: Mapping[int, str] | None = None,
+        needs: str | None = None,
+        by_hardware: bool = False,
+    ) -> None:
+        super().__init__(position, position, values=values, needs=needs, by_hardware=by_hardware)
 
 
 class Address(Field):
@@ -133,12 +148,18 @@ class Layout:
     """Mask of the bits that no field names."""
     ignored: ClassVar[int]
     """Mask of the bits that hardware ignores."""
+    by_hardware: ClassVar[int]
+    """Mask of the bits that hardware sets by itself."""
     fixed: ClassVar[int]
     """What the fixed fields hold."""
+    present: ClassVar[Field | None] = None
+    """The bit that makes hardware look at the rest, in a structure that more than one store writes."""
     _declared: ClassVar[Mapping[str, Field]] = {}
     _by_name: ClassVar[dict[str, Field]]
 
-    def __init_subclass__(cls, bits: int = 0, name: str = "", revision: int | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, bits: int = 0, name: str = "", revision: int | None = None, present: str = "", **kwargs: Any
+    ) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__mro__[1] is Layout:
             if not bits or not name:
@@ -148,6 +169,8 @@ class Layout:
             raise TypeError(f"{cls.__name__} must be another revision of {cls.name}: `revision=…` and nothing else")
         cls._declared = {**cls._declared, **{n: field for n, field in vars(cls).items() if isinstance(field, Field)}}
         cls._derive()
+        if present:
+            cls.present = cls.field(present)
         cls.revision = revision
         if revision is not None:
             cls.revisions[revision] = cls
@@ -156,7 +179,7 @@ class Layout:
     def _derive(cls) -> None:
         """Check the declared fields against each other, and compute all that follows from them."""
         declared, bits = cls._declared.values(), cls.bits
-        used = fixed = ignored = 0
+        used = fixed = ignored = by_hardware = 0
         for field in declared:
             where = f"{cls.__name__}.{field.name}"
             if not 0 <= field.lsb <= field.msb < bits:
@@ -165,6 +188,8 @@ class Layout:
                 other = next(other for other in declared if other.mask & field.mask)
                 raise TypeError(f"{where} overlaps {other.name} in {bit_names(other.mask & field.mask)}")
             used |= field.mask
+            if field.by_hardware:
+                by_hardware |= field.mask
             if isinstance(field, Ignored):
                 ignored |= field.mask
             if isinstance(field, Fixed):
@@ -174,6 +199,7 @@ class Layout:
         shown = [field for field in declared if not isinstance(field, Ignored)]
         cls.fields = tuple(sorted(shown, key=lambda field: field.lsb))
         cls.fixed, cls.ignored, cls.reserved = fixed, ignored, ~used & ((1 << bits) - 1)
+        cls.by_hardware = by_hardware
         cls._by_name = {field.name: field for field in cls.fields}
 
     @classmethod
@@ -255,6 +281,11 @@ class Layout:
             raw |= word << shift
             shift += 64
         return raw
+
+    @classmethod
+    def told(cls, raw: int) -> int:
+        """The structure without the bits that hardware ignores or sets by itself: what software told it."""
+        return raw & ~(cls.ignored | cls.by_hardware)
 
     @classmethod
     def to_bytes(cls, raw: int) -> bytes:

@@ -5,7 +5,7 @@ Only the geometry and `decode` of a format are used here, nothing that the drive
 taken as hostile: a table is entered once, however many entries point to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -27,17 +27,29 @@ class Leaf(NamedTuple):
     prot: str
 
 
-def walk(fmt: Format, memory: Memory, root: int, iova: int) -> Iterator[Visit]:
+def walk(
+    fmt: Format,
+    memory: Memory,
+    root: int,
+    iova: int,
+    recall: Callable[[int, int], tuple[int, int] | None] = lambda _level, _iova: None,
+) -> Iterator[Visit]:
     """The page walk of the hardware: each entry from the root down, up to the first that is not of kind "table".
 
     Bits of `iova` above the format's width are ignored. An entry is read when it is asked for, not before, and what
-    `memory` raises comes through: for a nested walk `memory` is a view that walks the second stage.
+    `memory` raises comes through: for a nested walk `memory` is a view that walks the second stage. `recall` stands
+    for a cache of entries that point to tables: by level and first input address, (address, raw) or None.
     """
     iova %= 1 << fmt.width
     table = root
     for level in range(fmt.levels, 0, -1):
-        raw = read_word(memory, table + WORD * index(fmt, level, iova))
-        step = visit(fmt, level, table, iova, raw)
+        shift = fmt.shift(level)
+        if known := recall(level, iova >> shift << shift):
+            address, raw = known
+            step = Visit(level, address, raw, fmt.decode(level, raw), iova >> shift << shift, 1 << shift)
+        else:
+            raw = read_word(memory, table + WORD * index(fmt, level, iova))
+            step = visit(fmt, level, table, iova, raw)
         yield step
         if step.entry.kind != "table":
             return

@@ -28,6 +28,7 @@ class Transaction:
         self.connection = connection
         self.rows = SqlRows(connection)
         self.commands: list[Command] = []
+        self.warnings: list[str] = []
         self.writes: tuple[MemoryWrite, ...] = ()
         self._folder = folder
         self._open_memory = open_memory
@@ -51,6 +52,9 @@ class Transaction:
     def log(self, command: Command) -> None:
         self.commands.append(command)
 
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
     # What the core sees.
 
     @property
@@ -62,6 +66,10 @@ class Transaction:
             file = self._memory_file(plan)
             self._overlay = Overlay(*file, self.pool("tables"), plan.tables)
         return self._overlay
+
+    def live_writes(self) -> list[tuple[int, bytes, bytes]]:
+        """The writes so far to memory that was in use: address, the old bytes, the new ones."""
+        return self._overlay.live if self._overlay else []
 
     def pool(self, name: str) -> Extents:
         """The allocator of a pool; all of a transaction share one, so that freed pages stay aside."""

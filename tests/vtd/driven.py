@@ -120,7 +120,7 @@ class Driven(Machine):
 
     def dma(self, slot: Slot, iova: int, access: Access = "r") -> tuple[int, bool]:
         """Where a request goes, caches and all, and whether that is stale."""
-        answer, _, stale = self.unit.request(slot, iova, access, privileged=False)
+        answer, _, stale = self.request(slot, iova, access, privileged=False)
         return -answer.fault.code if answer.fault else answer.pa or 0, stale
 
     def entry_address(self, slot: Slot) -> int:

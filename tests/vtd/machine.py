@@ -5,9 +5,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from iommuctl.architecture import Completion
 from iommuctl.errors import NoRoom, OutsideMemory
 from iommuctl.formats.memory import PAGE, Run
-from iommuctl.model import Command
+from iommuctl.model import Access, Command, Slot, Translation
 from iommuctl_vtd import ARCHITECTURE
 from iommuctl_vtd.unit import Unit
 
@@ -130,6 +131,22 @@ class DictRows:
         return sum(found == kind for found, _ in self._rows)
 
 
+class SilentBus:
+    """Devices that do what they are told, and a record of it: (source id, PASID or None or "all", first, last)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int | str | None, int, int]] = []
+        self.completion: Completion = "done"
+
+    def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:
+        self.told.append((source_id, pasid, first, last))
+        return self.completion
+
+    def invalidate_pasids(self, source_id: int, first: int, last: int) -> Completion:
+        self.told.append((source_id, "all", first, last))
+        return self.completion
+
+
 class Machine:
     """A hookspecs.Context with a unit in it."""
 
@@ -138,8 +155,10 @@ class Machine:
         self.memory = memory
         self.rows = DictRows()
         self.commands: list[Command] = []
+        self.warnings: list[str] = []
+        self.bus = SilentBus()
         Unit.reset(self, {name: f"{value:#x}" for name, value in options.items()})
-        self.unit = Unit(self)
+        self.unit = Unit(self, self.bus)
 
     def architecture(self, name: str) -> "Architecture":
         assert name == "vtd"
@@ -147,6 +166,17 @@ class Machine:
 
     def log(self, command: Command) -> None:
         self.commands.append(command)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def request(
+        self, slot: Slot, iova: int, access: Access = "r", *, privileged: bool = False
+    ) -> tuple[Translation, bool, bool]:
+        """A request through the caches: the answer, whether the IOTLB had it, whether the tables say otherwise."""
+        answer = self.unit.request(slot, iova, access, privileged=privileged)
+        told, truth = answer.translation, self.unit.walk(slot, iova, access, privileged=privileged)
+        return told, answer.hit, bool(answer.recalled) and (told.pa, told.fault) != (truth.pa, truth.fault)
 
     def switch_on(self, rtaddr: int) -> None:
         """Latch a root table and translate."""

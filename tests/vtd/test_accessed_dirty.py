@@ -47,7 +47,7 @@ def after(machine: Machine, ask: Ask) -> dict[int, int]:
     """Do the request. The words that differ then, as the bits that were set."""
     before = machine.memory.words()
     slot, iova, access, privileged = ask
-    answer, _, _ = machine.unit.request(slot, iova, access, privileged=privileged)
+    answer, _, _ = machine.request(slot, iova, access, privileged=privileged)
     now = machine.memory.words()
     assert all(now[address] & word == word for address, word in before.items()), "a bit was cleared"
     changes = {address: word ^ before[address] for address, word in now.items() if word != before[address]}
@@ -161,8 +161,8 @@ def test_a_walk_without_effect(ask: Ask) -> None:
     before, registers = machine.memory.words(), machine.unit.registers()
     assert ask._replace(access="w").of(machine).pa
     assert ask._replace(iova=1 << 50).of(machine).fault
-    assert (machine.memory.words(), machine.unit.registers(), machine.unit.caches()) == (
-        before, registers, {"iotlb": 0},
+    assert (machine.memory.words(), machine.unit.registers(), sum(machine.unit.caches().values())) == (
+        before, registers, 0,
     )  # fmt: skip
 
 
@@ -182,4 +182,4 @@ def test_a_write_after_a_read_makes_dirty_what_the_cache_has(
     assert bit not in after(machine, ask).values()
     assert after(machine, ask._replace(access="w")) == {leaf: bit}
     assert after(machine, ask._replace(access="w")) == {}
-    assert machine.unit.request(ask.slot, ask.iova, "w", privileged=False)[1], "the cache answers now"
+    assert machine.request(ask.slot, ask.iova, "w", privileged=False)[1], "the cache answers now"

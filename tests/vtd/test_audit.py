@@ -197,7 +197,7 @@ def test_hostile_structures(seed: int) -> None:
     list(machine.driver.used())
     for slot in (BY_RID, WITH_PASID, BOUND, OF_B):
         for access in ("r", "w"):
-            machine.unit.request(slot, 0x5000, access, privileged=False)
+            machine.request(slot, 0x5000, access, privileged=False)
 
 
 def test_many_differences_are_cut_short() -> None:

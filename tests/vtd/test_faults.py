@@ -160,16 +160,16 @@ def test_fpd(name: str, where: tuple[int, ...], least: int) -> None:
     machine = machine_of(case, dict.fromkeys(where, FPD))
     before = machine.memory.words()
     slot, iova, access, privileged = case.ask
-    answer, hit, stale = machine.unit.request(slot, iova, access, privileged=privileged)
+    answer, hit, stale = machine.request(slot, iova, access, privileged=privileged)
     assert answer.fault
     assert answer.fault.code == case.code
     assert (hit, stale) == (False, False)
     silent = case.code >= least and case.code not in UNQUALIFIED
     assert [record >> 96 & 0xFF for record in machine.records()] == ([] if silent else [case.code])
-    # A denied access leaves nothing behind: no bits in the tables, no entry in a cache.
+    # A denied access leaves nothing behind: no bits in the tables, no translation in a cache.
     assert machine.memory.words() == before
     assert machine.memory.writes == []
-    assert machine.unit.caches() == {"iotlb": 0}
+    assert machine.unit.caches()["iotlb"] == machine.unit.caches()["paging"] == 0
 
 
 @pytest.mark.parametrize("where", [(), (CONTEXT,), (DIRECTORY_1,), (ENTRY_SECOND,)])

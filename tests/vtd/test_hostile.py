@@ -81,7 +81,7 @@ def test_requests(seed: int) -> None:
         access: Access = random.choice(["r", "w", "x"])
         privileged = random.random() < 0.3
         walked = machine.unit.walk(where, iova, access, privileged=privileged)
-        answer, hit, _ = machine.unit.request(where, iova, access, privileged=privileged)
+        answer, hit, _ = machine.request(where, iova, access, privileged=privileged)
         assert len(walked.steps) <= READS
         if walked.fault:
             assert walked.fault.code in REASONS

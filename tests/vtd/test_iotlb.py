@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommuctl.model import Slot
-from iommuctl_vtd.iotlb import Iotlb, Tag
-from iommuctl_vtd.walk import Mapped, Rights
+from iommuctl_vtd.iotlb import Iotlb, Translated
+from iommuctl_vtd.walk import Mapped, Rights, Tag
 from tests.vtd.handmade import FIRST, IN_1G, IN_2M, NESTED, PAGE_RW, SECOND, Ask, handmade
 from tests.vtd.machine import DictRows, Machine
 from tests.vtd.test_queue import Words, run, with_queue
@@ -26,8 +26,8 @@ def full() -> Machine:
     machine = with_queue()
     for slot in SLOTS.values():
         for iova in PAGES.values():
-            machine.unit.request(slot, iova, "r", privileged=False)
-    assert machine.unit.caches() == {"iotlb": 9}
+            machine.request(slot, iova, "r", privileged=False)
+    assert machine.unit.caches()["iotlb"] == 9
     return machine
 
 
@@ -37,7 +37,7 @@ def left(machine: Machine) -> set[str]:
         f"{kind} {size}"
         for kind, slot in SLOTS.items()
         for size, iova in PAGES.items()
-        if machine.unit.request(slot, iova, "r", privileged=False)[1]
+        if machine.request(slot, iova, "r", privileged=False)[1]
     }
 
 
@@ -110,23 +110,23 @@ def test_what_goes(descriptor: Words, gone: set[str]) -> None:
 def test_upper_half() -> None:
     machine = with_queue()
     iova = 0xFFFF_FF80_8060_4000
-    machine.unit.request(FIRST, iova, "r", privileged=False)
+    machine.request(FIRST, iova, "r", privileged=False)
     assert run(machine, pasid_iotlb(7, 0x41, iova & (1 << 48) - 1, 0)) == 0
-    assert machine.unit.caches() == {"iotlb": 1}
+    assert machine.unit.caches()["iotlb"] == 1
     other = full()
-    other.unit.request(FIRST, iova, "r", privileged=False)
+    other.request(FIRST, iova, "r", privileged=False)
     assert run(other, pasid_iotlb(7, 0x41, iova, 0)) == 0
     assert left(other) == ALL
-    assert other.unit.caches() == {"iotlb": 9}
+    assert other.unit.caches()["iotlb"] == 9
 
 
 @pytest.mark.parametrize("descriptor", [iotlb(0x42, PAGE_RW, 0), pasid_iotlb(7, 0x41, PAGE_RW, 0)])
 def test_the_next_page_stays(descriptor: Words) -> None:
     machine = with_queue()
     for slot in (FIRST, SECOND):
-        machine.unit.request(slot, PAGE_RW + 0x1000, "r", privileged=False)
+        machine.request(slot, PAGE_RW + 0x1000, "r", privileged=False)
     assert run(machine, descriptor) == 0
-    assert machine.unit.caches() == {"iotlb": 2}
+    assert machine.unit.caches()["iotlb"] == 2
 
 
 def test_nested_pages_by_both_stages() -> None:
@@ -134,9 +134,9 @@ def test_nested_pages_by_both_stages() -> None:
     iova = (1 << 39 | 2 << 30 | 5 << 21) + 0x30000
     machine = with_queue()
     assert Ask(NESTED, iova).of(machine).page_size == 4096
-    machine.unit.request(NESTED, iova, "r", privileged=False)
+    machine.request(NESTED, iova, "r", privileged=False)
     assert run(machine, pasid_iotlb(0x43, 0x42, iova + 0x1000, 0)) == 0
-    assert machine.unit.caches() == {"iotlb": 1}
+    assert machine.unit.caches()["iotlb"] == 1
 
 
 # A model: a plain list of entries, looked through from end to end.
@@ -218,7 +218,7 @@ def test_the_model(fills: list[tuple[int, int, int, int, int]], drops: list[Drop
     for did, pgtt, pasid, address, order in fills:
         size = 4096 << order
         first = address // size * size
-        cache.fill(Tag(did, pgtt, pasid), address, Mapped(address ^ size, size, Rights(), True))
+        cache.fill(Tag(did, pgtt, pasid), address, Mapped(address ^ size, size, Rights(), True), ())
         model.add(Held(did, None if pgtt == 2 else pasid, first, first + size - 1))
     for action in drops:
         action.do(cache)
@@ -230,14 +230,15 @@ def test_the_model(fills: list[tuple[int, int, int, int, int]], drops: list[Drop
         found = cache.find(Tag(did, pgtt, pasid), address)
         assert (found is not None) == bool(sizes)
         if found:
-            assert found.page_size in sizes
+            assert found.mapped.page_size in sizes
 
 
 def test_what_was_filled_is_found() -> None:
     cache = Iotlb(DictRows())
     rights = Rights(user=False, fs_write=True, ss_read=False, ss_write=True)
-    cache.fill(Tag(5, 3, 7), 0xFFFF_8000_0020_1234, Mapped(0x7_4020_1234, 2 * MIB, rights, False))
-    assert cache.find(Tag(5, 3, 7), 0xFFFF_8000_003F_FFFF) == Mapped(0x7_403F_FFFF, 2 * MIB, rights, False)
+    cache.fill(Tag(5, 3, 7), 0xFFFF_8000_0020_1234, Mapped(0x7_4020_1234, 2 * MIB, rights, False), ())
+    found = cache.find(Tag(5, 3, 7), 0xFFFF_8000_003F_FFFF)
+    assert found == Translated(Mapped(0x7_403F_FFFF, 2 * MIB, rights, False), [])
     for tag, iova in ((Tag(5, 3, 7), 0xFFFF_8000_0040_0000), (Tag(5, 3, 8), 0xFFFF_8000_0020_1234)):
         assert cache.find(tag, iova) is None
     assert cache.find(Tag(6, 3, 7), 0xFFFF_8000_0020_1234) is None
@@ -250,7 +251,7 @@ def test_two_tags_that_look_alike() -> None:
     mapped = Mapped(0x1000, 4096, Rights(), True)
     for did in (0x1, 0x10, 0x100, 0x1000):
         for pasid in (0x1, 0x10, 0x10000):
-            cache.fill(Tag(did, 1, pasid), 0, mapped)
+            cache.fill(Tag(did, 1, pasid), 0, mapped, ())
     cache.drop_pasid(0x1, 0x1)
     assert cache.size() == 11
     cache.drop_domain(0x1)
@@ -260,8 +261,8 @@ def test_two_tags_that_look_alike() -> None:
 @pytest.mark.parametrize("slot", [FIRST, SECOND])
 def test_an_entry_is_replaced_by_a_walk_that_allows_more(slot: Slot) -> None:
     machine = handmade({0x23000 + 8 * 4: 0x30065, 0x13000 + 8 * 4: 0x99001})
-    machine.unit.request(slot, PAGE_RW, "r", privileged=False)
+    machine.request(slot, PAGE_RW, "r", privileged=False)
     machine.memory.put({0x23000 + 8 * 4: 0x30067, 0x13000 + 8 * 4: 0x99003})
-    assert machine.unit.request(slot, PAGE_RW, "w", privileged=False)[0].pa
-    assert machine.unit.request(slot, PAGE_RW, "w", privileged=False)[1]
-    assert machine.unit.caches() == {"iotlb": 1}
+    assert machine.request(slot, PAGE_RW, "w", privileged=False)[0].pa
+    assert machine.request(slot, PAGE_RW, "w", privileged=False)[1]
+    assert machine.unit.caches()["iotlb"] == 1

@@ -118,7 +118,7 @@ def test_what_the_unit_cannot_do_is_invalid(changes: dict[int, int], options: di
 def test_fpd_keeps_qualified_faults_out_of_the_records() -> None:
     for first, changes, recorded in ((0x05, {CONTEXT: 0x10003}, 0), (0x05, {}, 1), (0x0A, {ROOT: 0x2003}, 1)):
         made = machine(changes)
-        answer, _, _ = made.unit.request(Slot(RID), RO, "w", privileged=False)
+        answer, _, _ = made.request(Slot(RID), RO, "w", privileged=False)
         assert answer.fault
         assert (answer.fault.code, len(made.records())) == (first, recorded)
 
@@ -126,7 +126,7 @@ def test_fpd_keeps_qualified_faults_out_of_the_records() -> None:
 def test_the_iotlb_serves_by_domain_id() -> None:
     made = machine()
     for expected_hit in (False, True):
-        answer, hit, stale = made.unit.request(Slot(RID), RW, "r", privileged=False)
+        answer, hit, stale = made.request(Slot(RID), RW, "r", privileged=False)
         assert (answer.pa, hit, stale) == (0x99000, expected_hit, False)
 
 

@@ -162,7 +162,7 @@ def test_one_pasid_of_two_devices_with_different_tables() -> None:
     binding = machine.slots[Slot(rids[0], 5)]
     assert isinstance(binding, Binding)
     machine.driver.invalidate([binding], None, leaf=False)
-    assert machine.unit.caches() == {"iotlb": 1}
+    assert machine.unit.caches()["iotlb"] == 1
 
 
 def test_one_table_in_two_slots_is_one_tag() -> None:

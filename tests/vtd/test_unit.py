@@ -33,12 +33,12 @@ RW4 = 8 * 4
 
 def request(machine: Machine, slot: Slot, iova: int = PAGE_RW, access: Access = "r", **how: bool) -> int | None:
     """The physical address, or None."""
-    return machine.unit.request(slot, iova, access, privileged=how.get("privileged", False))[0].pa
+    return machine.request(slot, iova, access, privileged=how.get("privileged", False))[0].pa
 
 
 def hit(machine: Machine, slot: Slot, iova: int = PAGE_RW, access: Access = "r") -> tuple[bool, bool]:
     """Whether a cache answered, and whether that was stale."""
-    return machine.unit.request(slot, iova, access, privileged=False)[1:]
+    return machine.request(slot, iova, access, privileged=False)[1:]
 
 
 # Enabling
@@ -49,7 +49,7 @@ def test_power_on() -> None:
     capabilities = {name: registers.pop(name) for name in ("CAP", "ECAP")}
     assert all(capabilities.values())
     assert registers == dict.fromkeys(
-        ("GSTS", "RTADDR", "IQA", "IQH", "IQT", "FSTS", "IQERCD", *(f"FRCD{n}" for n in range(8))), 0
+        ("GSTS", "RTADDR", "IQA", "IQH", "IQT", "FSTS", "IQERCD", "ICS", *(f"FRCD{n}" for n in range(8))), 0
     ) | {"FECTL": 1 << 31}
 
 
@@ -89,9 +89,9 @@ def test_a_unit_that_is_off_changes_no_address() -> None:
     for slot in (BY_RID, NESTED, Slot(Rid(0, 9, 9, 0), 77)):
         answer = Ask(slot, (1 << 64) - 1, "w").of(machine)
         assert (answer.pa, answer.page_size, answer.prot, answer.steps) == ((1 << 64) - 1, 4096, "rw", ())
-        answer, *flags = machine.unit.request(slot, 0x1234, "w", privileged=False)
+        answer, *flags = machine.request(slot, 0x1234, "w", privileged=False)
         assert (answer.pa, answer.page_size, answer.prot, flags) == (0x1234, 4096, "rw", [False, False])
-    assert machine.unit.caches() == {"iotlb": 0}
+    assert machine.unit.caches()["iotlb"] == 0
 
 
 def test_one_bit_after_the_other() -> None:
@@ -119,7 +119,7 @@ def test_latching_flushes_where_the_unit_says_so(flags: int, entries: int) -> No
     machine = handmade(cap=cap)
     request(machine, BY_RID)
     machine.unit.write_register("GCMD", TE | SRTP)
-    assert machine.unit.caches() == {"iotlb": entries}
+    assert machine.unit.caches()["iotlb"] == entries
 
 
 @pytest.mark.parametrize("name", ["CAP", "ECAP", "GSTS", "IQH", "IQERCD", "NONSENSE", "FRCD8"])
@@ -228,7 +228,7 @@ def test_an_entry_serves_its_whole_page(slot: Slot, iova: int, size: int) -> Non
     assert hit(machine, slot, iova + size // 2) == (False, False)
     machine.memory.put({ENTRY + 16: 0x23000 for ENTRY in (0x4040, 0x4080)} | {SS1 + RW4: 0, SS2 + 8: 0, 0x11018: 0})
     for offset in (0, size - 1):
-        answer, cached, stale = machine.unit.request(slot, iova + offset, "w", privileged=False)
+        answer, cached, stale = machine.request(slot, iova + offset, "w", privileged=False)
         assert (answer.pa, answer.prot, answer.page_size) == (expected + offset, "rw", size)
         assert (cached, stale) == (True, True)
     for outside in (iova - 1, iova + size):
@@ -269,16 +269,15 @@ def test_permissions_are_cached_with_the_page() -> None:
 def test_pass_through_is_not_cached() -> None:
     machine = handmade()
     assert hit(machine, THROUGH) == (False, False)
-    assert machine.unit.caches() == {"iotlb": 0}
+    assert machine.unit.caches()["iotlb"] == 0
 
 
-def test_the_way_to_the_tables_is_taken_each_time() -> None:
+def test_the_way_to_the_tables_is_cached() -> None:
     machine = handmade()
     assert request(machine, SECOND) == 0x99000
-    machine.memory.put({ENTRY_SECOND: 0x10088})
-    assert request(machine, SECOND) is None
-    machine.memory.put({ENTRY_SECOND: 0x10089, CONTEXT: 0x3008})
-    assert request(machine, SECOND) is None
+    machine.memory.put({ENTRY_SECOND: 0x10088, CONTEXT: 0x3008})
+    assert machine.request(SECOND, PAGE_RW)[1:] == (True, True)
+    assert machine.unit.caches() == {"iotlb": 1, "paging": 3, "pasid": 1, "context": 1}
 
 
 def test_tags() -> None:
@@ -286,7 +285,7 @@ def test_tags() -> None:
     machine = handmade({0x4140: 0x49, 0x4148: 0x800007, 0x4150: 0x20000})
     assert [hit(machine, slot)[0] for slot in (BY_RID, SECOND)] == [False, True]
     assert [hit(machine, slot)[0] for slot in (FIRST, Slot(FIRST.rid, 0x45))] == [False, False]
-    assert machine.unit.caches() == {"iotlb": 3}
+    assert machine.unit.caches()["iotlb"] == 3
 
 
 def test_two_rids_with_one_pasid_alias_under_one_did() -> None:

@@ -6,7 +6,7 @@ Which architecture that is it learns by name; it knows none itself.
 
 from typing import Any
 
-from iommuctl.architecture import Architecture, Driver, Unit
+from iommuctl.architecture import Driver
 from iommuctl.capabilities import Capabilities
 from iommuctl.hookspecs import (
     API_VERSION,
@@ -17,15 +17,18 @@ from iommuctl.hookspecs import (
     InvalidateRequest,
     MapRequest,
     MemoryPlan,
+    Settled,
     SetupRequest,
     SlotChange,
     TranslateRequest,
     UnmapRequest,
     hookimpl,
 )
-from iommuctl.model import Device, DmaResult, Domain, Rid, Translation
-from iommuctl_sim import devices, dma
+from iommuctl.model import Device, DmaResult, Domain, Rid, Slot, Translation
+from iommuctl_sim import devices
+from iommuctl_sim.dma import Dma
 from iommuctl_sim.machine import plan_memory
+from iommuctl_sim.system import System, describe
 
 DEFAULT_ARCHITECTURE = "vtd"
 
@@ -46,18 +49,18 @@ def iommuctl_setup(context: Context, request: SetupRequest) -> str:
     architecture = context.architecture(name)
     context.rows.put("sim", "architecture", name)
     architecture.reset_unit(context, request.options)
-    _driver(context).start()
+    System(context).driver.start()
     return name
 
 
 @hookimpl
 def iommuctl_capabilities(context: Context) -> Capabilities:
-    return _driver(context).capabilities()
+    return System(context).driver.capabilities()
 
 
 @hookimpl
 def iommuctl_driver(context: Context) -> Driver:
-    return _driver(context)
+    return System(context).driver
 
 
 @hookimpl
@@ -67,84 +70,81 @@ def iommuctl_devices(context: Context, rid: Rid | None) -> list[Device]:
 
 @hookimpl
 def iommuctl_device_add(context: Context, device: Device) -> bool:
-    _driver(context).device_add(device)
+    with System(context).writing(Slot(device.rid)) as driver:
+        driver.device_add(device)
     devices.add(context.rows, device)
     return True
 
 
 @hookimpl
 def iommuctl_device_remove(context: Context, device: Device) -> bool:
-    _driver(context).device_remove(device)
+    system = System(context)
+    with system.writing(Slot(device.rid)) as driver:
+        driver.device_remove(device)
+    system.tlbs.drop_device(device.rid)
     devices.remove(context.rows, device)
     return True
 
 
 @hookimpl
 def iommuctl_domain_create(context: Context, domain: Domain) -> bool:
-    _driver(context).domain_create(domain)
+    System(context).driver.domain_create(domain)
     return True
 
 
 @hookimpl
 def iommuctl_domain_destroy(context: Context, domain: Domain) -> bool:
-    _driver(context).domain_destroy(domain)
+    System(context).driver.domain_destroy(domain)
     return True
 
 
 @hookimpl
 def iommuctl_map(context: Context, request: MapRequest) -> bool:
-    _driver(context).map(request.domain, request.mapping)
+    System(context).driver.map(request.domain, request.mapping)
     return True
 
 
 @hookimpl
 def iommuctl_unmap(context: Context, request: UnmapRequest) -> bool:
-    _driver(context).unmap(request.domain, request.mappings, request.users)
+    System(context).driver.unmap(request.domain, request.mappings, request.users)
     return True
 
 
 @hookimpl
 def iommuctl_install(context: Context, change: SlotChange) -> bool:
-    _driver(context).install(change)
+    with System(context).writing(change.slot) as driver:
+        driver.install(change)
     return True
 
 
 @hookimpl
 def iommuctl_invalidate(context: Context, request: InvalidateRequest) -> bool:
     span = None if request.first is None or request.last is None else (request.first, request.last)
-    _driver(context).invalidate(request.bindings, span, leaf=request.leaf)
+    System(context).driver.invalidate(request.bindings, span, leaf=request.leaf)
     return True
 
 
 @hookimpl
 def iommuctl_translate(context: Context, request: TranslateRequest) -> Translation:
-    return _unit(context).walk(request.slot, request.iova, request.access, privileged=request.privileged)
+    return System(context).unit.walk(request.slot, request.iova, request.access, privileged=request.privileged)
 
 
 @hookimpl
 def iommuctl_check(context: Context, request: CheckRequest) -> list[str]:
-    return _driver(context).check(request)
+    return System(context).driver.check(request)
 
 
 @hookimpl
 def iommuctl_dma(context: Context, request: DmaRequest) -> DmaResult:
-    return dma.run(_unit(context), context.memory, request)
+    return Dma(System(context), request).run()
+
+
+@hookimpl
+def iommuctl_settle(context: Context, request: Settled) -> bool:
+    System(context).journal.note(request.operation, request.writes)
+    return True
 
 
 @hookimpl
 def iommuctl_describe(context: Context) -> dict[str, Any]:
-    unit = _unit(context)
-    return {"registers": unit.registers(), "caches": unit.caches()}
-
-
-def _architecture(context: Context) -> Architecture:
-    return context.architecture(context.rows.get("sim", "architecture"))
-
-
-def _unit(context: Context) -> Unit:
-    return _architecture(context).unit(context)
-
-
-def _driver(context: Context) -> Driver:
-    architecture = _architecture(context)
-    return architecture.driver(context, architecture.unit(context))
+    return describe(context)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from iommuctl.architecture import Driver, Unit
+    from iommuctl.architecture import Bus, Driver, Unit
     from iommuctl.formats.bits import Layout
     from iommuctl.hookspecs import Context
 
@@ -25,10 +25,10 @@ class VtdArchitecture:
 
         return STRUCTURES
 
-    def unit(self, context: "Context") -> "Unit":
+    def unit(self, context: "Context", bus: "Bus") -> "Unit":
         from iommuctl_vtd.unit import Unit
 
-        return Unit(context)
+        return Unit(context, bus)
 
     def reset_unit(self, context: "Context", options: "Mapping[str, str]") -> None:
         from iommuctl_vtd.unit import Unit

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver's end of the invalidation queue: which descriptors a change needs, and how they are submitted.
+"""The driver's end of the invalidation queue: the descriptors of each scope, and how they are submitted.
 
-VT-d 4.1 sections 6.5.2 and 6.5.3.3. An IOTLB invalidation has completed before a device TLB is told (6.5.2.5).
+VT-d 4.1 section 6.5.2. What a change requires is in `rules`.
 """
 
 from collections.abc import Iterable
@@ -24,8 +24,9 @@ from iommuctl_vtd.invalidation import (
     covering_block,
     device_tlb_range,
 )
-from iommuctl_vtd.queue import descriptor_size
+from iommuctl_vtd.queue import WIDE, descriptor_size
 from iommuctl_vtd.registers import FSTS, IQA, IQERCD
+from iommuctl_vtd.rules import Scope
 
 QUEUE_PAGES = 2
 EVERYTHING = (0, (1 << 64) - 1)
@@ -66,59 +67,76 @@ class CommandQueue:
         room = size // length - 1
         for start in range(0, len(pending), room):
             for raw in pending[start : start + room]:
-                data = raw.to_bytes(length, "little")
-                memory.write(ring + tail, data)
+                command = logged(raw, length)
+                memory.write(ring + tail, command.raw)
                 tail = (tail + length) % size
-                layout = DESCRIPTORS[raw & 0xF]
-                self._context.log(Command(layout.name, data, layout.values(raw)))
+                self._context.log(command)
             self._unit.write_register("IQT", tail)
-        if FSTS.IQE.get(self._unit.read_register("FSTS")):
-            info = IQERCD.IQEI.get(self._unit.read_register("IQERCD"))
-            raise DamagedTable("the unit stopped at a descriptor of its queue", because=IQERCD.IQEI.values[info])
+        status, record = (self._unit.read_register(name) for name in ("FSTS", "IQERCD"))
+        if FSTS.IQE.get(status):
+            because = IQERCD.IQEI.values[IQERCD.IQEI.get(record)]
+            raise DamagedTable("the unit stopped at a descriptor of its queue", because=because)
+        if FSTS.ITE.get(status):
+            because = f"the device with source id {IQERCD.ITESID.get(record):#06x} did not answer in time"
+            raise DamagedTable("the unit did not complete an invalidation of a device TLB", because=because)
         if int.from_bytes(memory.read(self._status, 4), "little") != done:
             raise DamagedTable("the unit did not complete an invalidation", because="its wait was not answered")
 
 
-def context_device(source_id: int, did: int = 0) -> int:
-    """Forget the context entry of a device. In scalable mode the DID is ignored."""
-    return ContextCacheInvalidate.encode(G=3, SID=source_id, DID=did)
+class Target(NamedTuple):
+    """What a command is about: a slot, the PASID and DID that tag its translations, and addresses (None is all)."""
+
+    slot: Slot
+    pasid: int
+    did: int
+    span: Span | None = None
 
 
-def pasid_entry(did: int, pasid: int) -> int:
-    """Forget one PASID table entry."""
-    return PasidCacheInvalidate.encode(G=1, DID=did, PASID=pasid)
+def command(scope: Scope, target: Target, capability: Capability) -> int:  # noqa: PLR0911
+    """The descriptor for a scope of the table of rules.
+
+    Pages are the smallest aligned block that covers the addresses, or what is next wider where the unit cannot.
+    """
+    slot, pasid, did, span = target
+    match scope:
+        case Scope.ALL_CONTEXTS:
+            return ContextCacheInvalidate.encode(G=1)
+        case Scope.DEVICE_CONTEXT:
+            # In scalable mode the DID is ignored.
+            return ContextCacheInvalidate.encode(G=3, SID=slot.rid.source_id, DID=did)
+        case Scope.ALL_PASIDS:
+            return PasidCacheInvalidate.encode(G=3)
+        case Scope.ONE_PASID:
+            return PasidCacheInvalidate.encode(G=1, DID=did, PASID=pasid)
+        case Scope.ALL_TRANSLATIONS:
+            return IotlbInvalidate.encode(G=1, **capability.drains)
+        case Scope.DOMAIN:
+            return IotlbInvalidate.encode(G=2, DID=did, **capability.drains)
+        case Scope.DOMAIN_PAGES:
+            return _iotlb_pages(capability, did, span)
+        case Scope.PASID_PAGES:
+            return _pasid_iotlb(did, pasid, span)
+        case Scope.DEVICE_TLB:
+            return _device_tlb(slot, None)
+        case Scope.DEVICE_TLB_PAGES:
+            return _device_tlb(slot, span)
 
 
-def all_pasid_entries() -> int:
-    """Forget the PASID directory and table entries of all devices."""
-    return PasidCacheInvalidate.encode(G=3)
+def logged(raw: int, size: int = WIDE) -> Command:
+    """A descriptor as the log of commands has it, in `size` bytes."""
+    layout = DESCRIPTORS[raw & 0xF]
+    return Command(layout.name, raw.to_bytes(size, "little"), layout.values(raw))
 
 
-def everything(capability: Capability, *pasid_cache: int) -> list[int]:
-    """Forget all, in the order that a new root table asks for."""
-    return [all_contexts(), *pasid_cache, IotlbInvalidate.encode(G=1, **capability.drains)]
-
-
-def all_contexts() -> int:
-    """Forget the context entries of all devices."""
-    return ContextCacheInvalidate.encode(G=1)
-
-
-def iotlb_domain(capability: Capability, did: int) -> int:
-    """Forget everything under a DID."""
+def _iotlb_pages(capability: Capability, did: int, span: Span | None) -> int:
+    if span:
+        address, order = covering_block(span.first, span.last)
+        if order <= capability.max_address_mask:
+            return IotlbInvalidate.encode(G=3, DID=did, AM=order, IH=span.leaf, ADDR=address, **capability.drains)
     return IotlbInvalidate.encode(G=2, DID=did, **capability.drains)
 
 
-def iotlb_pages(capability: Capability, did: int, span: Span) -> int:
-    """Forget second-stage addresses under a DID: the smallest block that covers them, else the whole DID."""
-    address, order = covering_block(span.first, span.last)
-    if order > capability.max_address_mask:
-        return iotlb_domain(capability, did)
-    return IotlbInvalidate.encode(G=3, DID=did, AM=order, IH=span.leaf, ADDR=address, **capability.drains)
-
-
-def pasid_iotlb(did: int, pasid: int, span: Span | None) -> int:
-    """Forget first-stage addresses of one PASID under a DID: the smallest block that covers them, or all."""
+def _pasid_iotlb(did: int, pasid: int, span: Span | None) -> int:
     if span:
         address, order = covering_block(span.first, span.last)
         if order + 12 < _FIRST_STAGE_LIMIT:
@@ -126,8 +144,7 @@ def pasid_iotlb(did: int, pasid: int, span: Span | None) -> int:
     return PasidIotlbInvalidate.encode(G=2, DID=did, PASID=pasid)
 
 
-def device_tlb(slot: Slot, span: Span | None) -> int:
-    """Have a device forget input addresses of one slot, or all of them."""
+def _device_tlb(slot: Slot, span: Span | None) -> int:
     first, last = (span.first, span.last) if span else EVERYTHING
     address, s = device_tlb_range(*covering_block(first, last))
     source = slot.rid.source_id

@@ -7,7 +7,7 @@
 from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
 
 
-class ContextEntry(Layout, bits=128, name="vtd.context-entry"):
+class ContextEntry(Layout, bits=128, name="vtd.context-entry", present="P"):
     """Context entry of legacy mode: VT-d 4.1 section 9.3. The second stage translates, or nothing does."""
 
     P = Bit(0)
@@ -23,7 +23,7 @@ class ContextEntry(Layout, bits=128, name="vtd.context-entry"):
     DID = Bits(87, 72)
 
 
-class ScalableContextEntry(Layout, bits=256, name="vtd.scalable-context-entry"):
+class ScalableContextEntry(Layout, bits=256, name="vtd.scalable-context-entry", present="P"):
     """Scalable-mode context entry: VT-d 4.1 section 9.4."""
 
     P = Bit(0)

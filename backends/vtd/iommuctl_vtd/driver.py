@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the drivers of both modes share: domains, which are second stages, their cache tags, and the queue.
-
-The invalidations are those of VT-d 4.1 section 6.5.3.3 for a unit that does not cache entries that are not present.
-"""
+"""What the drivers of both modes share: domains, which are second stages, their cache tags, and invalidation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from typing import ClassVar
 
-from iommuctl.architecture import Unit
+from iommuctl.architecture import Stale, Unit
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.hookspecs import Context
-from iommuctl.model import Binding, Domain, Mapping, Occupant, Rid, Slot
-from iommuctl_vtd import commands
+from iommuctl.model import Binding, Command, Domain, Mapping, Occupant, Rid, Slot
 from iommuctl_vtd.capability import Capability, capability
-from iommuctl_vtd.commands import QUEUE_PAGES, CommandQueue, Span
+from iommuctl_vtd.commands import QUEUE_PAGES, CommandQueue, Span, Target, command, logged
+from iommuctl_vtd.missing import missing
+from iommuctl_vtd.queue import NARROW, WIDE
 from iommuctl_vtd.registers import CAP, GCMD, IQA, RTADDR
+from iommuctl_vtd.rules import INVALIDATIONS, Change, Scope
 from iommuctl_vtd.tags import Tags
 
 DOMAINS = "vtd.domain"
@@ -30,6 +29,8 @@ class Driver(ABC):
     mode: ClassVar[int]
     """The value of RTADDR.TTM."""
     wide_descriptors: ClassVar[bool]
+    without: ClassVar[frozenset[Scope]] = frozenset()
+    """Scopes of the table of rules that the mode has no commands for."""
 
     def __init__(self, context: Context, unit: Unit) -> None:
         self._context = context
@@ -44,10 +45,6 @@ class Driver(ABC):
     @abstractmethod
     def why_not(self) -> str:
         """Why the unit cannot be driven in this mode; nothing when it can."""
-
-    @abstractmethod
-    def everything(self) -> list[int]:
-        """The commands that forget all, in the order that a new root table asks for."""
 
     @abstractmethod
     def has_ats(self, rid: Rid) -> bool:
@@ -73,7 +70,7 @@ class Driver(ABC):
         write("RTADDR", RTADDR.encode(TTM=self.mode, RTA=root))
         write("GCMD", GCMD.encode(QIE=1, SRTP=1))
         if not CAP.ESRTPS.get(self._capability.cap):
-            self._submit(self.everything(), [], [])
+            self.announce((Change.ROOT_TABLE_SET, [Target(Slot(Rid(0, 0, 0, 0)), 0, 0)]))
         write("GCMD", GCMD.encode(QIE=1, TE=1))
 
     def domain_create(self, domain: Domain) -> None:
@@ -105,12 +102,11 @@ class Driver(ABC):
             self.domain_format(domain), self._memory, self.domain_root(domain), first, last + 1 - first
         )
         span = Span(first, last, leaf=not gone.freed)
-        dids = dict.fromkeys(self._did(user) for user in users)
-        # The range is of guest addresses to a nested slot: its device cannot be told which inputs led there.
-        self._submit(
-            [commands.iotlb_pages(self._capability, did, span) for did in dids],
-            [commands.device_tlb(user.slot, None if isinstance(user, Binding) else span) for user in users],
-            [user.slot for user in users],
+        nested = [user for user in users if isinstance(user, Binding)]
+        plain = [user for user in users if not isinstance(user, Binding)]
+        self.announce(
+            (Change.SECOND_STAGE_REMOVED, [self.target(user, span) for user in plain]),
+            (Change.PARENT_REMOVED, [self.target(user, span) for user in nested]),
         )
         for run in gone.freed:
             self._memory.free(run)
@@ -129,11 +125,40 @@ class Driver(ABC):
         yield Run(IQA.IQA.get(self._unit.read_register("IQA")), QUEUE_PAGES)
         yield Run(self._rows.get("vtd", "status"), 1)
 
-    def _submit(self, iotlb: Iterable[int], device_tlb: Sequence[int], slots: Sequence[Slot]) -> None:
-        """IOTLB commands first; then those device TLB commands whose device has ATS on."""
+    # Invalidation
+
+    def announce(self, *changes: tuple[Change, Sequence[Target]]) -> None:
+        """Invalidate what these changes require: the caches of the unit first, then those of devices that have ATS on.
+
+        Each command is sent once, however many targets need it.
+        """
+        unit: dict[int, None] = {}
+        devices: dict[int, None] = {}
+        for change, targets in changes:
+            for scope in INVALIDATIONS[change]:
+                if scope in self.without:
+                    continue
+                for target in targets:
+                    if scope.cache != "device_tlb":
+                        unit[command(scope, target, self._capability)] = None
+                    elif self.has_ats(target.slot.rid):
+                        devices[command(scope, target, self._capability)] = None
         queue = CommandQueue(self._context, self._unit, self._rows.get("vtd", "status"))
-        queue.submit(iotlb)
-        queue.submit(raw for raw, slot in zip(device_tlb, slots, strict=True) if self.has_ats(slot.rid))
+        queue.submit(unit)
+        queue.submit(devices)
+
+    def target(self, occupant: Occupant, span: Span | None = None) -> Target:
+        """What tags the translations of a slot that is held so."""
+        return Target(occupant.slot, self.pasid_of(occupant.slot), self._did(occupant), span)
+
+    @staticmethod
+    def pasid_of(slot: Slot) -> int:
+        """The PASID that tags a slot's translations."""
+        return slot.pasid or 0
+
+    def missing(self, slot: Slot, stale: Sequence[Stale]) -> list[Command]:
+        size = WIDE if self.wide_descriptors else NARROW
+        return [logged(raw, size) for raw in missing(slot, stale, self._capability)]
 
     def _did(self, occupant: Occupant) -> int:
         return self._tags.of(occupant if isinstance(occupant, Binding) else occupant.domain)

@@ -20,13 +20,13 @@ class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry", revision=4)
     """Requests that are not privileged are allowed."""
     PWT = Bit(3)
     PCD = Bit(4)
-    A = Bit(5)
-    D = Bit(6)
+    A = Bit(5, by_hardware=True)
+    D = Bit(6, by_hardware=True)
     PS = Bit(7)
     """The entry maps a page of 2 MiB or 1 GiB."""
     G = Bit(8)
     SOFTWARE_LOW = Ignored(9, 9)
-    EA = Bit(10)
+    EA = Bit(10, by_hardware=True)
     """Accessed, where the PASID entry has EAFE set; ignored elsewhere."""
     SOFTWARE_MIDDLE = Ignored(11, 11)
     ADDR = Address(51, 12)

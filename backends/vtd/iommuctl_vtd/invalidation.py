@@ -182,3 +182,12 @@ def device_tlb_range(address: int, order: int) -> tuple[int, int]:
     if order == 0:
         return address, 0
     return address | (1 << _PAGE_SHIFT + order - 1) - (1 << _PAGE_SHIFT), 1
+
+
+def device_tlb_block(address: int, s: int) -> tuple[int, int]:
+    """The addresses that ADDR and S of a device-TLB descriptor mean, as (first, last): all where no bit is zero."""
+    if not s:
+        return address, address | (1 << _PAGE_SHIFT) - 1
+    page = address >> _PAGE_SHIFT
+    size = (~page & page + 1) << _PAGE_SHIFT + 1
+    return (address & -size, address | size - 1) if size < 1 << 64 else (0, (1 << 64) - 1)

@@ -4,29 +4,33 @@
 It never evicts, so that what it still holds depends on the commands alone. VT-d 4.1 section 6.2.4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from iommuctl.hookspecs import Rows
-from iommuctl_vtd.pasid_entry import FIRST_STAGE, NESTED, SECOND_STAGE
-from iommuctl_vtd.walk import Mapped, Rights
+from iommuctl.model import Step
+from iommuctl_vtd.context_entry import ContextEntry
+from iommuctl_vtd.first_stage import FirstStageEntry
+from iommuctl_vtd.pasid_entry import SECOND_STAGE, PasidEntry
+from iommuctl_vtd.second_stage import SecondStageEntry
+from iommuctl_vtd.walk import Mapped, Rights, Tag
 
 KIND = "vtd.iotlb"
 _PAGE_ORDERS = (0, 9, 18)
-_ANY = "-----"
+_LAYOUTS = {layout.name: layout for layout in (ContextEntry, PasidEntry, FirstStageEntry, SecondStageEntry)}
 
 
-class Tag(NamedTuple):
-    """What an entry is found by besides its address. The second stage's entries have no PASID."""
+class Translated(NamedTuple):
+    """A cached translation, with `pa` for the very address that was asked for, and what it was made of."""
 
-    did: int
-    pgtt: int
-    pasid: int
+    mapped: Mapped
+    made_of: list[tuple[str, int, int, int]]
+    """Structure, address, contents, stage."""
 
-    @property
-    def prefix(self) -> str:
-        pasid = f"{self.pasid:05x}" if self.pgtt in (FIRST_STAGE, NESTED) else _ANY
-        return f"{self.did:04x}.{pasid}."
+    def steps(self) -> Iterator[Step]:
+        for name, address, raw, stage in self.made_of:
+            layout = _LAYOUTS[name]
+            yield Step(name, address, layout.to_words(raw), layout.values(raw), stage)
 
 
 class Iotlb:
@@ -35,21 +39,24 @@ class Iotlb:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def find(self, tag: Tag, iova: int) -> Mapped | None:
-        """The translation of an address, with `pa` for that very address."""
+    def find(self, tag: Tag, iova: int) -> Translated | None:
+        """The translation of an address."""
         for order in _PAGE_ORDERS:
             size = 4096 << order
-            if found := self._rows.get(KIND, _key(tag.prefix, iova & -size, order)):
-                pa, rights, dirty, _ = found
-                return Mapped(pa | iova & size - 1, size, Rights(*rights), dirty)
+            if found := self._rows.get(KIND, _key(tag.owner, iova & -size, order)):
+                pa, rights, dirty, _, made_of = found
+                return Translated(Mapped(pa | iova & size - 1, size, Rights(*rights), dirty), made_of)
         return None
 
-    def fill(self, tag: Tag, iova: int, mapped: Mapped) -> None:
-        """Keep a translation that a walk found."""
+    def fill(self, tag: Tag, iova: int, mapped: Mapped, steps: Iterable[Step]) -> None:
+        """Keep a translation that a walk found, and the structures that it was made of."""
         size = mapped.page_size
         order = (size // 4096).bit_length() - 1
-        value = [mapped.pa & -size, mapped.rights, mapped.dirty, tag.pgtt]
-        self._rows.put(KIND, _key(tag.prefix, iova & -size, order), value)
+        made_of = [
+            (step.structure, step.address, _LAYOUTS[step.structure].from_words(step.raw), step.stage) for step in steps
+        ]
+        value = [mapped.pa & -size, mapped.rights, mapped.dirty, tag.pgtt, made_of]
+        self._rows.put(KIND, _key(tag.owner, iova & -size, order), value)
 
     def size(self) -> int:
         return self._rows.count(KIND)
@@ -81,11 +88,11 @@ class Iotlb:
         self._drop(f"{did:04x}.{pasid:05x}.", lambda address, size, _: address <= last and first < address + size)
 
     def _drop(self, prefix: str, concerns: Callable[[int, int, int], bool] | None = None) -> None:
-        for key, (_, _, _, pgtt) in self._rows.scan(KIND, prefix, prefix + "~"):
+        for key, (_, _, _, pgtt, _) in self._rows.scan(KIND, prefix, prefix + "~"):
             _, _, address, order = key.split(".")
             if concerns is None or concerns(int(address, 16), 4096 << int(order), pgtt):
                 self._rows.delete(KIND, key)
 
 
-def _key(prefix: str, address: int, order: int) -> str:
-    return f"{prefix}{address:016x}.{order:02d}"
+def _key(owner: str, address: int, order: int) -> str:
+    return f"{owner}{address:016x}.{order:02d}"

@@ -9,13 +9,13 @@ from iommuctl.formats import radix
 from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Binding, Device, Occupant, Rid
-from iommuctl_vtd import commands
 from iommuctl_vtd.audit import audit_domain
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, LEGACY_MODE
 from iommuctl_vtd.context_entry import ContextEntry
 from iommuctl_vtd.driver import Driver
 from iommuctl_vtd.legacy_tables import LegacyTables
 from iommuctl_vtd.legacy_walk import TRANSLATE, TRANSLATE_WITH_ATS
+from iommuctl_vtd.rules import Change, Scope
 
 ATS = "vtd.ats"
 
@@ -25,6 +25,7 @@ class LegacyDriver(Driver):
 
     mode = LEGACY_MODE
     wide_descriptors = False
+    without = frozenset({Scope.ALL_PASIDS})
 
     def capabilities(self) -> Capabilities:
         unit = self._capability
@@ -39,9 +40,6 @@ class LegacyDriver(Driver):
 
     def why_not(self) -> str:
         return self._capability.why_not_driven("QI")
-
-    def everything(self) -> list[int]:
-        return commands.everything(self._capability)
 
     def has_ats(self, rid: Rid) -> bool:
         return bool(self._rows.get(ATS, str(rid)))
@@ -65,24 +63,16 @@ class LegacyDriver(Driver):
 
     def install(self, change: SlotChange) -> None:
         rid, old, new = change.slot.rid, change.old, change.new
-        if new is None:
+        if old is None:
+            if new:
+                self._tables.add_context(rid, self.context_entry(new))
+        elif new is None:
             self._tables.clear_context(rid)
-        elif old is None:
-            self._tables.add_context(rid, self.context_entry(new))
+            self.announce((Change.LEGACY_CONTEXT_ENTRY_REMOVED, [self.target(old)]))
+            self._tables.zero_context(rid)
         else:
             replaced = self._tables.swap_context(rid, self.context_entry(new))
-        if old is not None:
-            did = self._did(old)
-            # A swap moves the whole table, so the unit must look for it again for every device of the bus.
-            forget = commands.context_device(rid.source_id, did) if new is None else commands.all_contexts()
-            self._submit(
-                [forget, commands.iotlb_domain(self._capability, did)],
-                [commands.device_tlb(change.slot, None)],
-                [change.slot],
-            )
-        if new is None:
-            self._tables.zero_context(rid)
-        elif old is not None:
+            self.announce((Change.LEGACY_CONTEXT_TABLE_REPLACED, [self.target(old)]))
             self._memory.free(replaced)
 
     def context_entry(self, occupant: Occupant) -> int:

@@ -16,7 +16,7 @@ class PasidDirectoryEntry(Layout, bits=64, name="vtd.pasid-directory-entry"):
     """A PASID table: 64 entries, one page."""
 
 
-class PasidEntry(Layout, bits=512, name="vtd.pasid-entry", revision=4):
+class PasidEntry(Layout, bits=512, name="vtd.pasid-entry", revision=4, present="P"):
     """PASID table entry: VT-d 4.1 section 9.6. Bits 5:0 of a PASID select it.
 
     The first two words describe the second stage, the third describes the first stage. FSPTPTR is a physical

@@ -9,18 +9,16 @@ from iommuctl.formats import radix
 from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Attachment, Binding, Device, Occupant, Rid, Slot
-from iommuctl_vtd import commands
 from iommuctl_vtd.audit import audit
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, SCALABLE_MODE
-from iommuctl_vtd.commands import Span
+from iommuctl_vtd.commands import Span, Target
 from iommuctl_vtd.context_entry import ScalableContextEntry
 from iommuctl_vtd.driver import Driver
 from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE, PasidEntry
 from iommuctl_vtd.registers import ECAP
+from iommuctl_vtd.rules import Change
 from iommuctl_vtd.tables import Tables
 
-RID_PASID = 0
-"""The PASID that requests without one use."""
 PASID_BITS = 20
 """No PASID has more, whatever ECAP says."""
 
@@ -33,9 +31,6 @@ class ScalableDriver(Driver):
 
     def why_not(self) -> str:
         return self._capability.why_not_driven("QI", "SMTS", "SSTS")
-
-    def everything(self) -> list[int]:
-        return commands.everything(self._capability, commands.all_pasid_entries())
 
     def has_ats(self, rid: Rid) -> bool:
         return bool(ScalableContextEntry.DTE.get(self._tables.context(rid)))
@@ -70,8 +65,7 @@ class ScalableDriver(Driver):
     def device_remove(self, device: Device) -> None:
         rid = device.rid
         entry = self._tables.clear_context(rid)
-        # No PASID entry of the device is present, so nothing else caches anything of it.
-        self._submit([commands.context_device(rid.source_id)], [commands.device_tlb(Slot(rid), None)], [Slot(rid)])
+        self.announce((Change.CONTEXT_ENTRY_REMOVED, [Target(Slot(rid), 0, 0)]))
         self._tables.free_context(rid, entry)
 
     def stage1_format(self, name: str) -> radix.Format:
@@ -83,31 +77,24 @@ class ScalableDriver(Driver):
     # Slots
 
     def install(self, change: SlotChange) -> None:
-        rid, pasid = change.slot.rid, _pasid(change.slot)
+        rid, pasid = change.slot.rid, self.pasid_of(change.slot)
         old, new = change.old, change.new
-        old_did = self._did(old) if old else None
         if isinstance(new, Binding):
             self._tags.acquire(new)
+        if old is None:
+            if new:
+                self._tables.add_pasid(rid, pasid, self.pasid_entry(new))
+            return
         if new is None:
             self._tables.clear_pasid(rid, pasid)
-        elif old is None:
-            self._tables.add_pasid(rid, pasid, self.pasid_entry(new))
+            self.announce((Change.PASID_ENTRY_REMOVED, [self.target(old)]))
+            self._tables.zero_pasid(rid, pasid)
         else:
             replaced = self._tables.swap_pasid(rid, pasid, self.pasid_entry(new))
-        if old_did is not None:
-            # A swap moves the whole table, so the unit must look for it again under every PASID.
-            forget = commands.pasid_entry(old_did, pasid) if new is None else commands.all_pasid_entries()
-            self._submit(
-                [forget, commands.iotlb_domain(self._capability, old_did)],
-                [commands.device_tlb(change.slot, None)],
-                [change.slot],
-            )
+            self.announce((Change.PASID_TABLE_REPLACED, [self.target(old)]))
+            self._memory.free(replaced)
         if isinstance(old, Binding):
             self._tags.release(old)
-        if new is None:
-            self._tables.zero_pasid(rid, pasid)
-        elif old is not None:
-            self._memory.free(replaced)
 
     def pasid_entry(self, occupant: Occupant) -> int:
         """The PASID table entry for what a slot is to hold."""
@@ -132,12 +119,7 @@ class ScalableDriver(Driver):
 
     def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
         area = Span(*span, leaf) if span else None
-        tags = dict.fromkeys((self._did(binding), _pasid(binding.slot)) for binding in bindings)
-        self._submit(
-            [commands.pasid_iotlb(did, pasid, area) for did, pasid in tags],
-            [commands.device_tlb(binding.slot, area) for binding in bindings],
-            [binding.slot for binding in bindings],
-        )
+        self.announce((Change.FIRST_STAGE_REMOVED, [self.target(binding, area) for binding in bindings]))
 
     # Looking after the tables
 
@@ -151,7 +133,3 @@ class ScalableDriver(Driver):
     @property
     def _tables(self) -> Tables:
         return Tables(self._memory, self._rows.get("vtd", "root"))
-
-
-def _pasid(slot: Slot) -> int:
-    return RID_PASID if slot.pasid is None else slot.pasid

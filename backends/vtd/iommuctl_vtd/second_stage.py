@@ -20,8 +20,8 @@ class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry", revision=
     IPAT = Bit(6)
     PS = Bit(7)
     """The entry maps a page of 2 MiB or 1 GiB."""
-    A = Bit(8)
-    D = Bit(9)
+    A = Bit(8, by_hardware=True)
+    D = Bit(9, by_hardware=True)
     SOFTWARE_LOW = Ignored(10, 10)
     SNP = Bit(11, needs="SC")
     """Accesses to the page snoop the processor's caches."""

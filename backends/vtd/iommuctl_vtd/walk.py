@@ -7,24 +7,54 @@ codes. VT-d 4.1 sections 3.7 and 9.8.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+from iommuctl.architecture import Recalled
 from iommuctl.errors import OutsideMemory
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.memory import Memory
 from iommuctl.formats.radix import Format, Visit, walk
-from iommuctl.model import Slot, Step
+from iommuctl.model import RequestKind, Slot, Step
 from iommuctl_vtd.capability import INTERRUPT_RANGE, Capability
+from iommuctl_vtd.config_caches import Cached
+from iommuctl_vtd.paging_cache import SECOND_STAGE_PASID, Pointer
+from iommuctl_vtd.pasid_entry import FIRST_STAGE, NESTED
 from iommuctl_vtd.second_stage import SecondStageEntry
+
+if TYPE_CHECKING:
+    from iommuctl_vtd.caches import Caches
 
 
 class Request(NamedTuple):
-    """What a device asks for. An untranslated request reads or writes."""
+    """What a device asks for: to read or write, or for the translation to do so, or for pages."""
 
     slot: Slot
     iova: int
     write: bool
     privileged: bool
+    kind: RequestKind | Literal["page"] = "untranslated"
+
+    @property
+    def needs_ats(self) -> bool:
+        """Whether only devices with a device TLB send it."""
+        return self.kind in ("translation", "translated")
+
+
+class Tag(NamedTuple):
+    """What a cached translation is found by besides its address. The second stage's entries have no PASID."""
+
+    did: int
+    pgtt: int
+    pasid: int
+
+    @property
+    def owner(self) -> str:
+        """The beginning of the keys of its IOTLB entries."""
+        return self.owner_of(1 if self.pgtt in (FIRST_STAGE, NESTED) else 2)
+
+    def owner_of(self, stage: int) -> str:
+        """The beginning of the keys of cached entries of one stage's tables."""
+        return f"{self.did:04x}.{f'{self.pasid:05x}' if stage == 1 else SECOND_STAGE_PASID}."
 
 
 class Refused(Exception):
@@ -72,37 +102,59 @@ class Reasons(NamedTuple):
     read: int
     write: int
     not_snooped: int
+    not_updated: int
     interrupt: int
 
 
-class Walk(ABC):
-    """One walk over memory. `trace` and `fpd` tell afterwards what was visited, and whether faults are silent.
+class Update(NamedTuple):
+    """Bits that the unit must set in an entry, and the reason code for memory that cannot be written."""
 
-    Accessed and dirty bits that the walk must set are collected in `updates`, as (address, bits to set). A subclass
-    knows the way from the root to what names the tables.
+    address: int
+    bits: int
+    failed: int
+
+
+class Walk(ABC):
+    """One walk over memory, and over `caches` where these are given. A subclass knows the way from the root to what
+    names the tables.
+
+    `trace`, `recalled` and `fpd` tell afterwards what was visited, what of it came from caches, and whether faults are
+    silent. Accessed and dirty bits that the walk must set are collected in `updates`. Valid structures on the way to
+    the tables are cached at once, entries that point to tables by `remember`.
     """
 
     reasons: ClassVar[Reasons]
 
-    def __init__(self, memory: Memory, capability: Capability, root: int, request: Request) -> None:
+    def __init__(
+        self, memory: Memory, capability: Capability, root: int, request: Request, caches: "Caches | None" = None
+    ) -> None:
         self.trace: list[Step] = []
-        self.updates: list[tuple[int, int]] = []
+        self.recalled: list[Recalled] = []
+        self.updates: list[Update] = []
         self.fpd = False
         self.privileged = request.privileged
         self.wpe = False
-        self.did = self.pgtt = self.pasid = 0
+        self.tag = Tag(0, 0, 0)
         """What tags the translation, once `find_tables` has found it."""
+        self.above_tables = 0
+        """How many steps of the trace are on the way to what names the tables, which comes next."""
         self._memory = memory
         self._capability = capability
         self._root = root
         self._request = request
+        self._caches = caches
+        self._pointers: list[tuple[str, int, int, Pointer]] = []
         self._width = 0
         self._second_stage_root = 0
         self._tracks = self._snoops = False
 
     @abstractmethod
+    def admit(self) -> None:
+        """Read the structures that tell whether such requests of the device are let in. Raises Refused."""
+
+    @abstractmethod
     def find_tables(self) -> None:
-        """Read the structures that name the request's tables. Raises Refused."""
+        """`admit`, and read the structures that name the request's tables. Raises Refused."""
 
     @abstractmethod
     def end(self) -> Mapped:
@@ -115,6 +167,14 @@ class Walk(ABC):
             raise Refused(self.reasons.interrupt)
         return mapped
 
+    def remember(self) -> None:
+        """Cache the entries that point to tables, now that their accessed bits are set."""
+        if self._caches:
+            bits = {update.address: update.bits for update in self.updates}
+            for owner, level, iova, pointer in self._pointers:
+                raw = pointer.raw | bits.get(pointer.place, 0)
+                self._caches.paging.fill(owner, level, iova, pointer._replace(raw=raw))
+
     def _second_stage(self, address: int, *, write: bool, limit: int | None = None) -> Mapped:
         """The second stage's answer to one access. Raises Refused when it does not allow it."""
         if address >> min(self._capability.mgaw, self._width):
@@ -123,8 +183,8 @@ class Walk(ABC):
         denied = self.reasons.write if write else self.reasons.read
         read = writable = True
         visits: list[Visit] = []
-        for visit in self._walk(
-            fmt, self._memory, self._second_stage_root, address, top=self.reasons.top, lower=self.reasons.lower
+        for visit, _ in self._walk(
+            fmt, self._memory, self._second_stage_root, address, 2, top=self.reasons.top, lower=self.reasons.lower
         ):
             if visit.entry.kind == "reserved":
                 raise Refused(self.reasons.reserved)
@@ -150,7 +210,7 @@ class Walk(ABC):
             if missing := needed & ~visit.raw:
                 if not self._snoops:
                     raise Refused(self.reasons.not_snooped)
-                self.updates.append((visit.address, missing))
+                self.updates.append(Update(visit.address, missing, self.reasons.not_updated))
 
     def _walk(
         self,
@@ -158,17 +218,41 @@ class Walk(ABC):
         memory: Memory,
         root: int,
         address: int,
+        stage: int,
         *,
         top: int,
         lower: int,
         where: Callable[[int], int] = lambda address: address,
-    ) -> Iterator[Visit]:
-        """The page walk, traced. `top` and `lower` are the reasons for tables that cannot be read."""
+    ) -> Iterator[tuple[Visit, int]]:
+        """The page walk, traced, with the physical address of each entry.
+
+        `top` and `lower` are the reasons for tables that cannot be read.
+        """
         code = top
+        owner, upper = self.tag.owner_of(stage), address >> fmt.width << fmt.width
+        known: dict[int, Pointer] = {}
+
+        def recall(level: int, iova: int) -> tuple[int, int] | None:
+            if not self._caches or level == 1:
+                return None
+            if pointer := self._caches.paging.find(owner, level, upper | iova):
+                known[level] = pointer
+                return pointer.address, pointer.raw
+            return None
+
         try:
-            for visit in walk(fmt, memory, root, address):
-                self._note(fmt.layout, where(visit.address), visit.raw)
-                yield visit
+            for visit in walk(fmt, memory, root, address, recall):
+                if pointer := known.get(visit.level):
+                    place = pointer.place
+                    step = self._note(fmt.layout, place, visit.raw, stage)
+                    self.recalled.append(Recalled("paging", self.tag, (step,)))
+                else:
+                    place = where(visit.address)
+                    self._note(fmt.layout, place, visit.raw, stage)
+                    if visit.entry.kind == "table":
+                        pointer = Pointer(visit.address, visit.raw, place)
+                        self._pointers.append((owner, visit.level, upper | visit.iova, pointer))
+                yield visit, place
                 code = lower
         except OutsideMemory:
             raise Refused(code) from None
@@ -181,8 +265,17 @@ class Walk(ABC):
         self._note(layout, address, raw)
         return raw
 
-    def _note(self, layout: type[Layout], address: int, raw: int) -> None:
-        self.trace.append(Step(layout.name, address, layout.to_words(raw), layout.values(raw)))
+    def _recall(self, cache: str, layout: type[Layout], found: Cached, *tag: int) -> int:
+        """Take a structure from a cache."""
+        step = self._note(layout, found.address, found.raw)
+        self.recalled.append(Recalled(cache, tag, (step,)))
+        self.fpd |= found.fpd
+        return found.raw
+
+    def _note(self, layout: type[Layout], address: int, raw: int, stage: int = 0) -> Step:
+        step = Step(layout.name, address, layout.to_words(raw), layout.values(raw), stage)
+        self.trace.append(step)
+        return step
 
     def _check_reserved(self, layout: type[Layout], raw: int, code: int, *addresses: int) -> None:
         if raw & self._capability.reserved(layout) or any(address >> self._capability.haw for address in addresses):

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which operation changed an entry last: for those pages of tables that the unit has read into its caches.
+
+A page is followed from the first time that a cached answer was made of it. Changes of bits that hardware sets by
+itself, and of entries that were zero, which no cache holds, are not noted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from iommuctl.formats.bits import Layout
+from iommuctl.formats.memory import PAGE
+from iommuctl.hookspecs import Rows
+from iommuctl.model import Step
+
+KIND = "sim.followed"
+_KEPT = 32
+"""How many changes of one page are kept."""
+
+
+class Journal:
+    """Rows by page: the structure that it is made of, and changes as [first byte, last byte, operation]."""
+
+    def __init__(self, rows: Rows, structures: Mapping[str, type[Layout]]) -> None:
+        self._rows = rows
+        self._structures = structures
+        self._known: set[int] = set()
+
+    def follow(self, steps: Iterable[Step]) -> None:
+        """From now on note what happens to the pages of these structures."""
+        for step in steps:
+            page = step.address & -PAGE
+            if page not in self._known:
+                self._known.add(page)
+                if self._rows.get(KIND, _key(page)) is None:
+                    self._rows.put(KIND, _key(page), [step.structure, []])
+
+    def note(self, operation: str, writes: Sequence[tuple[int, bytes, bytes]]) -> None:
+        """These bytes were others before: address, old, new."""
+        if not self._rows.count(KIND):
+            return
+        rows: dict[int, Any] = {}
+        for address, old, new in writes:
+            page = address & -PAGE
+            if page not in rows:
+                rows[page] = self._rows.get(KIND, _key(page))
+            if rows[page]:
+                structure, changes = rows[page]
+                spans = [[*span, operation] for span in self._spans(self._structures[structure], address, old, new)]
+                changes.extend(spans)
+        for page, row in rows.items():
+            if row:
+                self._rows.put(KIND, _key(page), [row[0], row[1][-_KEPT:]])
+
+    def operation(self, address: int, size: int) -> str | None:
+        """The last operation that changed a byte there."""
+        row = self._rows.get(KIND, _key(address & -PAGE))
+        start = address % PAGE
+        for first, last, operation in reversed(row[1] if row else []):
+            if first < start + size and start <= last:
+                return str(operation)
+        return None
+
+    def _spans(self, layout: type[Layout], address: int, old: bytes, new: bytes) -> Iterator[tuple[int, int]]:
+        """Where structures of a page differ, as (first byte, last byte), neighbours together."""
+        size = layout.bits // 8
+        first = last = -1
+        for at in range(0, len(new), 8):
+            start = (address + at) % PAGE
+            # A write may begin within a structure: the mask of this part of it.
+            shift = 8 * (start % size)
+            before, after = (layout.told(int.from_bytes(data[at : at + 8], "little") << shift) for data in (old, new))
+            if before == after or not before:
+                continue
+            if start != last + 1:
+                if first >= 0:
+                    yield first, last
+                first = start
+            last = start + min(8, len(new) - at) - 1
+        if first >= 0:
+            yield first, last
+
+
+def _key(page: int) -> str:
+    return f"{page:016x}"

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated machine, put together for one transaction: unit, driver, devices, and who watches them."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from iommuctl.architecture import Architecture, Driver, Unit
+from iommuctl.hookspecs import Context
+from iommuctl.model import Slot
+from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
+from iommuctl_sim.journal import Journal
+from iommuctl_sim.peek import Peek
+from iommuctl_sim.sanitizer import Sanitizer, same
+from iommuctl_sim.watched import WatchedContext, torn
+
+
+class System:
+    """The parts of the machine. Its architecture was chosen when the state folder was set up."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return self.context.architecture(self.context.rows.get("sim", "architecture"))
+
+    @cached_property
+    def tlbs(self) -> DeviceTlbs:
+        return DeviceTlbs(self.context.rows, self._answer_that_is_wrong)
+
+    @cached_property
+    def unit(self) -> Unit:
+        return self.architecture.unit(self.context, self.tlbs)
+
+    @cached_property
+    def driver(self) -> Driver:
+        watched = self._watched
+        watched.memory.unit = self.unit
+        return self.architecture.driver(watched, self.unit)
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(self.context.rows, self.architecture.structures)
+
+    @cached_property
+    def sanitizer(self) -> Sanitizer:
+        return Sanitizer(self.unit, self.context.memory, self.journal, self.architecture.structures)
+
+    @contextlib.contextmanager
+    def writing(self, slot: Slot) -> Iterator[Driver]:
+        """The driver, while it writes the structures of a slot: in an order that hardware may watch."""
+        memory = self._watched.memory
+        memory.stores = []
+        yield self.driver
+        for problem in torn(self.unit, slot, memory.stores, self.architecture.structures):
+            self.context.warn(problem)
+        memory.stores = None
+
+    @cached_property
+    def _watched(self) -> WatchedContext:
+        return WatchedContext(self.context)
+
+    def _answer_that_is_wrong(self, question: Question) -> Told | None:
+        """What the unit would answer a translation request at this moment, if that is not what the tables say."""
+        slot, iova, access, privileged = question
+        unit = self.architecture.unit(Peek(self.context), self.tlbs)
+        answer = unit.request(slot, iova, access, privileged=privileged, kind="translation")
+        told = answer.translation
+        if told.pa is None or same(told, self.sanitizer.truth(question, "translation")):
+            return None
+        return Told(told.pa, told.prot or "", answer.tag, answer.made_of)
+
+
+def describe(context: Context) -> dict[str, Any]:
+    """The unit's registers, and how many entries the caches have."""
+    system = System(context)
+    caches = {**system.unit.caches(), "device_tlb": system.tlbs.size()}
+    return {"registers": system.unit.registers(), "caches": caches}

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registers of one unit as rows, and what they hold at power on."""
+
+from collections.abc import Mapping
+
+from iommuctl.errors import Unsupported, Usage
+from iommuctl.hookspecs import Rows
+from iommuctl_vtd.capability import DEFAULT_CAP, DEFAULT_ECAP, DEFAULT_HAW
+from iommuctl_vtd.registers import CAP
+
+KIND = "vtd.register"
+MODES = ("scalable", "legacy")
+
+
+class RegisterBank:
+    """Registers by name, without what writing one brings about."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def all(self) -> dict[str, int]:
+        return dict(self._rows.scan(KIND))
+
+    def get(self, name: str) -> int:
+        """Raises Unsupported."""
+        value: int | None = self._rows.get(KIND, name)
+        if value is None:
+            raise Unsupported(f"the unit has no register {name}")
+        return value
+
+    def put(self, name: str, value: int) -> None:
+        self._rows.put(KIND, name, value)
+
+
+def power_on(rows: Rows, options: Mapping[str, str]) -> None:
+    """Options: `haw` (host address bits), `cap` and `ecap` (register values), and the driver's `mode`. Raises Usage."""
+    values = {"haw": DEFAULT_HAW, "cap": DEFAULT_CAP, "ecap": DEFAULT_ECAP}
+    mode = options.get("mode", MODES[0])
+    if mode not in MODES:
+        raise Usage(f"no mode {mode!r}", hint=f"VT-d has {' and '.join(MODES)}")
+    for name, text in options.items():
+        if name == "mode":
+            continue
+        if name not in values:
+            raise Usage(f"no option {name!r}", hint=f"a VT-d unit has {', '.join(values)}, mode")
+        try:
+            values[name] = int(text, 0)
+        except ValueError:
+            raise Usage(f"option {name}={text} is not a number") from None
+    if not 32 <= values["haw"] <= 52 or not 0 <= values["cap"] >> 64 == values["ecap"] >> 64 == 0:
+        raise Usage("an option is out of range", because="haw is 32 to 52, cap and ecap have 64 bits")
+    registers = {"CAP": values["cap"], "ECAP": values["ecap"], "GSTS": 0, "RTADDR": 0, "IQA": 0, "IQH": 0, "IQT": 0}
+    registers |= {"FSTS": 0, "FECTL": 1 << 31, "IQERCD": 0, "ICS": 0}
+    registers |= {f"FRCD{index}": 0 for index in range(CAP.NFR.get(values["cap"]) + 1)}
+    for name, value in registers.items():
+        rows.put(KIND, name, value)
+    rows.put("vtd", "mode", mode)
+    rows.put("vtd", "haw", values["haw"])
