@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference, and a page for every structure, from the program itself: `python docs/generate.py`."""
 
-import ast
 import sys
 from collections.abc import Iterable, Iterator
-from inspect import cleandoc, getfile, getsource
-from itertools import pairwise
+from inspect import cleandoc, getfile
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 from iommuctl import errors
@@ -19,8 +16,10 @@ from iommuctl.cli.session import Session
 from iommuctl.errors import IommuError
 from iommuctl.formats.bits import Field, Fixed, Layout, bit_names
 from iommuctl.hookspecs import API_VERSION, BackendSpec
+from iommuctl.inspect.decode import field_docs, first_paragraph
 from iommuctl.plugins import ARCHITECTURES, BACKENDS, architecture
 
+MANY_VALUES = 16
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
@@ -58,7 +57,7 @@ def command(found: Any, path: str, parent: Any) -> Iterator[str]:
             yield from command(found.get_command(context, name), f"{path} {name}", context)
         return
     pieces = " ".join(found.collect_usage_pieces(context)).removesuffix("[OPTIONS]").strip()
-    yield f"`{path} {pieces}`".replace(" `", "`") + "\\\n" + paragraph(found.help)
+    yield f"`{path} {pieces}`".replace(" `", "`") + "\\\n" + first_paragraph(found.help)
     options = [param for param in found.params if param not in GLOBAL_OPTIONS and param.param_type_name == "option"]
     if options:
         yield listing(help_record(param, context) for param in options)
@@ -73,7 +72,7 @@ def help_record(param: Any, context: Any) -> tuple[str, str]:
 def error_ids() -> Iterator[str]:
     """Every error id with its exit code."""
     yield "## Error ids"
-    rows = [(kind.exit, f"`{kind.id}`", paragraph(kind.__doc__)) for kind in error_classes()]
+    rows = [(kind.exit, f"`{kind.id}`", first_paragraph(kind.__doc__)) for kind in error_classes()]
     yield table(("exit", "id", "meaning"), sorted(rows))
 
 
@@ -94,7 +93,7 @@ def hooks() -> Iterator[str]:
         if name.startswith("iommuctl_"):
             code = hook.__code__
             arguments = ", ".join(code.co_varnames[1 : code.co_argcount])
-            rows.append((f"`{name.removeprefix('iommuctl_')}({arguments})`", paragraph(hook.__doc__)))
+            rows.append((f"`{name.removeprefix('iommuctl_')}({arguments})`", first_paragraph(hook.__doc__)))
     yield table(("hook `iommuctl_…`", "promise"), rows)
 
 
@@ -106,7 +105,7 @@ def structures() -> Iterator[str]:
         f"Architectures: {', '.join(ARCHITECTURES)}. Backends: {', '.join(BACKENDS)}."
     )
     rows = [
-        (f"[{layout.name}](structures/{layout.name}.md)", layout.bits, paragraph(layout.__doc__))
+        (f"[{layout.name}](structures/{layout.name}.md)", layout.bits, first_paragraph(layout.__doc__))
         for layout in layouts()
     ]
     yield table(("structure", "bits", "what it is"), rows)
@@ -150,20 +149,12 @@ def fields_of(layout: type[Layout], fields: Iterable[Field]) -> Iterator[str]:
             for field in fields
         ),
     )  # fmt: skip
+    for field in fields:
+        if len(field.values) > MANY_VALUES:
+            yield f"Values of {field.name}:"
+            yield table(("value", "meaning"), ((f"{value:#x}", text) for value, text in field.values.items()))
     if any(field.needs for field in fields):
         yield "*Needs*: on a unit without that capability the bits are reserved."
-
-
-def field_docs(layout: type[Layout]) -> dict[str, str]:
-    """What the literals behind the fields of a declaration say."""
-    (declaration,) = ast.parse(dedent(getsource(layout))).body
-    assert isinstance(declaration, ast.ClassDef)
-    found = {}
-    for pair in pairwise(declaration.body):
-        match pair:
-            case ast.Assign(targets=[ast.Name(name)]), ast.Expr(ast.Constant(str(text))):
-                found[name] = paragraph(text)
-    return found
 
 
 def place(msb: int, lsb: int) -> str:
@@ -178,7 +169,9 @@ def word_place(field: Field) -> str:
 
 
 def values_of(field: Field) -> str:
-    """The values that have names, or the only one."""
+    """The values that have names, or the only one; many have a table of their own."""
+    if len(field.values) > MANY_VALUES:
+        return "see below"
     named = ", ".join(f"{value:#x} {text}" for value, text in field.values.items())
     return f"always {named or hex(field.value)}" if isinstance(field, Fixed) else named
 
@@ -211,11 +204,6 @@ def documents() -> dict[str, str]:
     return {"reference.md": reference()} | {
         f"structures/{layout.name}.md": page(layout, examples) for layout in layouts()
     }
-
-
-def paragraph(text: str | None) -> str:
-    """The first paragraph of a docstring, on one line."""
-    return " ".join(cleandoc(text or "").partition("\n\n")[0].split())
 
 
 def listing(records: Iterable[tuple[str, str]]) -> str:

@@ -4,6 +4,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import NamedTuple
 
 from iommuctl.errors import BackendUnavailable, BadNumber, BadStructure, NoSuchStructure
@@ -82,7 +83,34 @@ def _find(name: str) -> type[Layout]:
 
 def summary(layout: type[Layout]) -> str:
     """What the structure is and where it is specified: the first paragraph of its docstring, on one line."""
-    return " ".join((layout.__doc__ or "").strip().partition("\n\n")[0].split())
+    return first_paragraph(layout.__doc__)
+
+
+def first_paragraph(text: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((text or "").strip().partition("\n\n")[0].split())
+
+
+def field_docs(layout: type[Layout]) -> dict[str, str]:
+    """What the literals behind the fields of a declaration say, by the fields' names: each one's first paragraph.
+
+    There are none for a declaration whose source is not installed.
+    """
+    import ast
+    from inspect import getsource
+    from textwrap import dedent
+
+    try:
+        (declaration,) = ast.parse(dedent(getsource(layout))).body
+    except (OSError, TypeError):
+        return {}
+    assert isinstance(declaration, ast.ClassDef)
+    found = {}
+    for pair in pairwise(declaration.body):
+        match pair:
+            case ast.Assign(targets=[ast.Name(name)]), ast.Expr(ast.Constant(str(text))):
+                found[name] = first_paragraph(text)
+    return found
 
 
 def decode(layout: type[Layout], raw: int) -> Decoded:

@@ -8,30 +8,6 @@ from typing import NamedTuple
 from iommuctl.formats.bits import Address, Bit, Bits, Layout
 
 
-class FaultRecord(Layout, bits=128, name="vtd.fault-record"):
-    """Fault recording register FRCD: VT-d 4.1 section 11.4.7.6.
-
-    T1 and T2 together tell what was requested: 00 a write, 10 a read, 01 pages, 11 an atomic operation.
-    """
-
-    FI = Address(63, 12)
-    """The page that the request was for."""
-
-    SID = Bits(79, 64)
-    T2 = Bit(92)
-    PRIV = Bit(93)
-    EXE = Bit(94)
-    PP = Bit(95)
-    """The request had a PASID, which is in PV."""
-    FR = Bits(103, 96)
-    """The reason: see REASONS."""
-    PV = Bits(123, 104)
-    AT = Bits(125, 124)
-    T1 = Bit(126)
-    F = Bit(127)
-    """The record is in use; writing 1 frees it."""
-
-
 class Reason(NamedTuple):
     """A fault reason. A qualified one is not recorded when an FPD bit on the way to it is set."""
 
@@ -105,3 +81,34 @@ REASONS: Mapping[int, Reason] = MappingProxyType({
     0x90: Reason("SFS.9", "A first-stage entry needs its A or D bit set, but page walks are not snooped.", True),
     0x91: Reason("SFS.10", "The A or D bit of a first-stage entry could not be set.", True),
 })  # fmt: skip
+
+
+class FaultRecord(Layout, bits=128, name="vtd.fault-record"):
+    """Fault recording register FRCD: VT-d 4.1 section 11.4.7.6.
+
+    T1 and T2 together tell what was requested: 00 a write, 10 a read, 01 pages, 11 an atomic operation.
+    """
+
+    FI = Address(63, 12)
+    """The page that the request was for."""
+
+    SID = Bits(79, 64)
+    """Who requested it."""
+    T2 = Bit(92)
+    """With T1, what was requested."""
+    PRIV = Bit(93)
+    """The request was privileged."""
+    EXE = Bit(94)
+    """The request was for execution."""
+    PP = Bit(95)
+    """The request had a PASID, which is in PV."""
+    FR = Bits(103, 96, values={code: f"{reason.name}: {reason.sentence}" for code, reason in REASONS.items()})
+    """The reason."""
+    PV = Bits(123, 104)
+    """The PASID of the request."""
+    AT = Bits(125, 124)
+    """The address type of the request."""
+    T1 = Bit(126)
+    """With T2, what was requested."""
+    F = Bit(127)
+    """The record is in use; writing 1 frees it."""

@@ -62,3 +62,4 @@ class IRTA(Layout, bits=64, name="vtd.irta"):
     EIME = Bit(11)
     """DST has 32 bits."""
     IRTA = Address(63, 12)
+    """Address of the table."""

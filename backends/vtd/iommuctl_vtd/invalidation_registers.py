@@ -15,10 +15,14 @@ class CCMD(Layout, bits=64, name="vtd.ccmd"):
     """Context command register, offset 028: VT-d 4.1 section 11.4."""
 
     DID = Bits(15, 0)
+    """The domain id that is meant."""
     SID = Bits(31, 16)
+    """The requester that is meant."""
     FM = Bits(33, 32, values=FUNCTION_MASKS)
     CAIG = Bits(60, 59, values=_CONTEXT)
+    """What was invalidated."""
     CIRG = Bits(62, 61, values=_CONTEXT)
+    """What to invalidate."""
     ICC = Bit(63)
     """Do it."""
 
@@ -31,16 +35,22 @@ class IVA(Layout, bits=64, name="vtd.iva"):
     IH = Bit(6)
     """Only leaf entries changed."""
     ADDR = Address(63, 12)
+    """The first page."""
 
 
 class IOTLBREG(Layout, bits=64, name="vtd.iotlb-register"):
     """IOTLB invalidate register, offset 16 * ECAP.IRO + 8: VT-d 4.1 section 11.4."""
 
     DID = Bits(47, 32)
+    """The domain id that is meant."""
     DW = Bit(48)
+    """Drain writes."""
     DR = Bit(49)
+    """Drain reads."""
     IAIG = Bits(58, 57, values=_IOTLB)
+    """What was invalidated."""
     IIRG = Bits(61, 60, values=_IOTLB)
+    """What to invalidate."""
     IVT = Bit(63)
     """Do it."""
 
@@ -56,4 +66,6 @@ class IECTL(Layout, bits=32, name="vtd.iectl"):
     """Invalidation event control register, offset 0a0: VT-d 4.1 section 11.4.9."""
 
     IP = Bit(30)
+    """An invalidation event is pending."""
     IM = Bit(31)
+    """Invalidation events are masked."""

@@ -43,12 +43,14 @@ class PQH(Layout, bits=64, name="vtd.pqh"):
     """Page request queue head register, offset 0c0: VT-d 4.1 section 11.4.11. Software moves it."""
 
     PQH = Address(18, 5)
+    """The next request that software will read."""
 
 
 class PQT(Layout, bits=64, name="vtd.pqt"):
     """Page request queue tail register, offset 0c8: VT-d 4.1 section 11.4.11. Hardware moves it."""
 
     PQT = Address(18, 5)
+    """Where the unit will put the next request."""
 
 
 class PQA(Layout, bits=64, name="vtd.pqa"):
@@ -57,6 +59,7 @@ class PQA(Layout, bits=64, name="vtd.pqa"):
     PQS = Bits(2, 0)
     """The queue has 4096 << PQS bytes."""
     PQA = Address(63, 12)
+    """Address of the queue."""
 
 
 class PRS(Layout, bits=32, name="vtd.prs"):
@@ -72,4 +75,6 @@ class PECTL(Layout, bits=32, name="vtd.pectl"):
     """Page request event control register, offset 0e0: VT-d 4.1 section 11.4.11."""
 
     IP = Bit(30)
+    """A page request event is pending."""
     IM = Bit(31)
+    """Page request events are masked."""
