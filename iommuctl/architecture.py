@@ -170,6 +170,15 @@ class Architecture(Protocol):
     def structures(self) -> Mapping[str, type[Layout]]:
         """Every declared structure by its full name, `vtd.pasid-entry`."""
 
+    def register_layout(self, name: str) -> type[Layout] | None:
+        """The layout of a unit's register, by its name in `IommuUnit.registers`; None for one without fields."""
+
+    def unit_words(self, registers: Mapping[str, int]) -> list[tuple[str, str]]:
+        """What a unit can do and what it is doing, from its registers alone: subjects and phrases, at least one.
+
+        Registers may be missing, as hardware gives only a few, and hold anything: what cannot be told is left out.
+        """
+
     def unit(self, context: "Context", bus: Bus) -> Unit:
         """The unit of a state folder that `reset_unit` has prepared."""
 

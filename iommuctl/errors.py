@@ -281,6 +281,12 @@ class NoSuchStructure(NoSuchObjectError):
     id = "no-such-structure"
 
 
+class NoSuchUnit(NoSuchObjectError):
+    """No IOMMU unit has that name."""
+
+    id = "no-such-unit"
+
+
 class PermissionRefused(IommuError):
     """The operating system does not let this user do it."""
 

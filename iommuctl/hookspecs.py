@@ -45,7 +45,7 @@ from iommuctl.requests import (
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture, Driver
     from iommuctl.capabilities import Capabilities
-    from iommuctl.model import Command, Device, DmaResult, Domain, Rid, Translation
+    from iommuctl.model import Command, Device, DmaResult, Domain, IommuUnit, Rid, Translation
 
 __all__ = [
     "API_VERSION",
@@ -146,6 +146,13 @@ class BackendSpec:
     @hookspec(firstresult=True)
     def iommuctl_devices(self, context: Context, rid: "Rid | None") -> "list[Device]":  # type: ignore[empty-body]
         """All devices, or the one with that RID (an empty list when there is none)."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_units(self, context: Context) -> "list[IommuUnit]":  # type: ignore[empty-body]
+        """The IOMMUs that the devices are behind, with the registers that can be read, all or a few of them.
+
+        Names are unique, and the same the next time. No register is changed by being read.
+        """
 
     @hookspec(firstresult=True)
     def iommuctl_device_add(self, context: Context, device: "Device") -> bool:  # type: ignore[empty-body]

@@ -141,6 +141,14 @@ class Binding(NamedTuple):
 Occupant: TypeAlias = Attachment | Binding
 
 
+class IommuUnit(NamedTuple):
+    """One IOMMU of a machine, with those of its registers that can be read, by the specification's names."""
+
+    name: str
+    architecture: str
+    registers: MappingABC[str, int]
+
+
 class Command(NamedTuple):
     """One command that was given to the hardware, as bytes in memory order and decoded."""
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from iommuctl.capabilities import Capabilities
-from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, OtherBackend, Unsupported, Usage
-from iommuctl.model import Command, Device, MemoryWrite, Rid
+from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsupported, Usage
+from iommuctl.model import Command, Device, IommuUnit, MemoryWrite, Rid
 from iommuctl.requests import Settled, SetupRequest
 from iommuctl.state.books import Books
 from iommuctl.state.store import Store, default_folder
@@ -132,14 +132,23 @@ class Session:
     @staticmethod
     def declared(backend: str | None) -> Capabilities:
         """What a backend declares in a new folder; None is the one that a new folder would have."""
-        import tempfile
-
-        with (
-            tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
-            Session(folder, backend=backend) as trial,
-            trial._change() as operation,
-        ):
+        with _trial(backend) as operation:
             return operation.capabilities
+
+    def units(self) -> list[IommuUnit]:
+        """The IOMMU units of the folder's machine; before the first use, those that it would have."""
+        with self._read() as operation:
+            if operation.transaction.meta("backend"):
+                return list(operation.call("units"))
+        with _trial(self._wanted) as operation:
+            return list(operation.call("units"))
+
+    def unit(self, name: str) -> IommuUnit:
+        """The IOMMU unit of that name. Raises NoSuchUnit."""
+        for unit in self.units():
+            if unit.name == name:
+                return unit
+        raise NoSuchUnit(f"no unit {name!r}", hint="`iommuctl unit list` names them all")
 
     def setup(
         self,
@@ -266,3 +275,16 @@ class Session:
             transaction.create_memory(plan)
         transaction.set_meta("setup", request)
         transaction.set_meta("architecture", manager.hook.iommuctl_setup(context=transaction, request=request))
+
+
+@contextlib.contextmanager
+def _trial(backend: str | None) -> Iterator[Operation]:
+    """An operation in a new folder that is thrown away; without a backend's name in one that chooses for itself."""
+    import tempfile
+
+    with (
+        tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
+        Session(folder, backend=backend) as session,
+        session._change() as operation,
+    ):
+        yield operation

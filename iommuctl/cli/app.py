@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "table": ("table", "Hardware structures, and tables entry by entry"),
     "check": ("check", "Compare the tables with what they should hold"),
     "batch": ("batch", "Run many commands in one process"),
+    "unit": ("unit", "IOMMU units: what each can do, and is doing"),
     "backend": ("backend", "Backends: what can drive an IOMMU here"),
     "sim": ("sim", "The simulated machine: DMA at will, memory, registers"),
     "demo": ("demo", "See it work on a simulated machine"),

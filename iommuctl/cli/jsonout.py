@@ -4,7 +4,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iommuctl.model import (
     Attachment,
@@ -21,6 +21,9 @@ from iommuctl.model import (
     Step,
 )
 from iommuctl.model import Mapping as DomainMapping
+
+if TYPE_CHECKING:
+    from iommuctl.inspect.decode import Decoded
 
 SCHEMA = 1
 
@@ -155,6 +158,15 @@ def changed(value: Changed) -> dict[str, Any]:
         "new": [f"{word:#x}" for word in value.new],
         "table": value.table,
         "operation": value.operation,
+    }
+
+
+def decoded(value: "Decoded") -> dict[str, Any]:
+    """The bits of a structure, field by field."""
+    return {
+        "fields": fields_of({field.name: field.value for field in value.fields}),
+        "meanings": {field.name: field.meaning for field in value.fields if field.meaning},
+        "problems": value.problems,
     }
 
 

@@ -85,14 +85,14 @@ def decode(
     layout = decoder.find(structure, revision)
     found = decoder.decode(layout, decoder.parse(layout, words))
     if session.json:
+        from iommuctl.cli import jsonout
+
         session.document(
             {
                 "structure": found.structure,
                 "revision": found.revision,
                 "raw": [f"{word:#x}" for word in found.words],
-                "fields": {field.name: f"{field.value:#x}" for field in found.fields},
-                "meanings": {field.name: field.meaning for field in found.fields if field.meaning},
-                "problems": found.problems,
+                **jsonout.decoded(found),
             }
         )
         return

@@ -124,6 +124,16 @@ def decode(layout: type[Layout], raw: int) -> Decoded:
     return Decoded(layout.name, layout.revision, layout.to_words(raw), tuple(fields), tuple(layout.problems(raw)))
 
 
+def explain(layout: type[Layout], raw: int) -> Decoded:
+    """As `decode`; a field that is not zero and whose value has no name means what its declaration says of it."""
+    found, docs = decode(layout, raw), field_docs(layout)
+    fields = (
+        field._replace(meaning=docs.get(field.name, "")) if field.value and not field.meaning else field
+        for field in found.fields
+    )
+    return found._replace(fields=tuple(fields))
+
+
 def parse(layout: type[Layout], texts: Sequence[str]) -> int:
     """The structure that was written in hexadecimal, in one of three ways.
 

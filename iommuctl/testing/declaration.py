@@ -5,6 +5,7 @@ from pathlib import Path
 
 from iommuctl.iommu import Iommu
 from iommuctl.model import Memory
+from iommuctl.plugins import architecture
 from iommuctl.testing.base import BackendSuite
 from iommuctl.testing.probes import IOVA, lands, put, refused
 from iommuctl.testing.selection import lacks, needs
@@ -161,6 +162,22 @@ class DeclarationSuite(BackendSuite):
         with open(memory["file"], "rb") as file:
             assert file.read(16) == b"\0" * 5 + b"words" + b"\0" * 6
         assert iommu.dma(rid1, IOVA, size=1).fault
+
+    @needs("simulates")
+    def test_units(self, iommu: Iommu) -> None:
+        units = iommu.units()
+        assert units
+        assert len({unit.name for unit in units}) == len(units)
+        for unit in units:
+            assert iommu.unit(unit.name) == unit
+            assert unit.registers
+            assert all(isinstance(value, int) and value >= 0 for value in unit.registers.values())
+            words = architecture(unit.architecture).unit_words
+            assert words(unit.registers)
+            for missing in unit.registers:
+                assert words({name: value for name, value in unit.registers.items() if name != missing})
+        with refused(iommu, "no-such-unit"):
+            iommu.unit("nobody")
 
     @lacks("simulates")
     def test_simulation_that_is_not_declared_is_refused(self, iommu: Iommu, rid1: str) -> None:

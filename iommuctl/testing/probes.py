@@ -30,7 +30,8 @@ EXITS = {
           name-taken in-use parent-not-attached not-nest-parent nothing-bound state-damaged no-room outside-memory""",
     2: "usage bad-number bad-rid zero-size pasid-zero bad-document other-backend",
     3: "unsupported no-pasid-support pasid-too-wide cannot-nest no-ats backend-unavailable",
-    4: "no-such-domain no-such-device no-such-pgtable no-such-memory no-such-fault no-such-structure",
+    4: """no-such-domain no-such-device no-such-pgtable no-such-memory no-such-fault no-such-structure
+          no-such-unit""",
     5: "permission kernel-refused group-not-viable lost",
 }
 EXIT_OF = {error: code for code, errors in EXITS.items() for error in errors.split()}

@@ -80,6 +80,23 @@ def test_fields_meanings_and_problems() -> None:
     assert found.problems == ("reserved bit 100 set",)
 
 
+def test_what_declarations_say_of_their_fields() -> None:
+    assert decode.field_docs(decode.find("vtd.iqa"))["QS"] == "The queue has 4096 << QS bytes."
+    made_up: type[Layout] = type("MadeUp", (Layout,), {"P": Bit(0)}, bits=64, name="test.made-up")
+    assert decode.field_docs(made_up) == {}
+
+
+def test_the_meaning_of_a_value_is_its_name_or_else_what_its_field_is() -> None:
+    explained = decode.explain(decode.find("vtd.iqa"), 0x2000802)
+    assert {field.name: field.meaning for field in explained.fields} == {
+        "QS": "The queue has 4096 << QS bytes.",
+        "DW": "descriptors of 256 bits",
+        "IQA": "Address of the queue.",
+    }
+    nothing = decode.explain(decode.find("vtd.iqa"), 0)
+    assert [field.meaning for field in nothing.fields] == ["", "descriptors of 128 bits", ""]
+
+
 def test_decode_as_text(ok: Run) -> None:
     lines = ok("table decode vtd.pasid-entry 0x80000000000000c9 0x1").out.splitlines()
     assert lines[0] == "vtd.pasid-entry  PASID table entry: VT-d 4.1 section 9.6. Bits 5:0 of a PASID select it."

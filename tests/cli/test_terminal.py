@@ -27,6 +27,8 @@ sim dma 00:01.0 1M --read --size 20
 invalidate domain2
 table decode vtd.pasid-entry 0x1f000a0c9 0x800004
 table list
+unit list
+unit show sim0
 backend list
 backend show sim
 sim show

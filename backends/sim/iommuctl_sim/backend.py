@@ -24,7 +24,7 @@ from iommuctl.hookspecs import (
     UnmapRequest,
     hookimpl,
 )
-from iommuctl.model import Device, DmaResult, Domain, Rid, Slot, Translation
+from iommuctl.model import Device, DmaResult, Domain, IommuUnit, Rid, Slot, Translation
 from iommuctl_sim import devices
 from iommuctl_sim.dma import Dma
 from iommuctl_sim.machine import plan_memory
@@ -148,3 +148,9 @@ def iommuctl_settle(context: Context, request: Settled) -> bool:
 @hookimpl
 def iommuctl_describe(context: Context) -> dict[str, Any]:
     return describe(context)
+
+
+@hookimpl
+def iommuctl_units(context: Context) -> list[IommuUnit]:
+    system = System(context)
+    return [IommuUnit("sim0", system.architecture.name, system.unit.registers())]

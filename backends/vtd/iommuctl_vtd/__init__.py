@@ -25,6 +25,16 @@ class VtdArchitecture:
 
         return STRUCTURES
 
+    def register_layout(self, name: str) -> "type[Layout] | None":
+        from iommuctl_vtd.structures import register_layout
+
+        return register_layout(name)
+
+    def unit_words(self, registers: "Mapping[str, int]") -> list[tuple[str, str]]:
+        from iommuctl_vtd.describe import unit_words
+
+        return unit_words(registers)
+
     def unit(self, context: "Context", bus: "Bus") -> "Unit":
         from iommuctl_vtd.unit import Unit
 

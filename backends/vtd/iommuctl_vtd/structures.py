@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every declared structure of VT-d by its full name, in the newest revision."""
+"""Every declared structure of VT-d by its full name, in the newest revision; registers also by their own names."""
 
 from iommuctl.formats.bits import Layout
 from iommuctl_vtd import (
@@ -36,3 +36,10 @@ STRUCTURES: dict[str, type[Layout]] = {
     for layout in vars(module).values()
     if isinstance(layout, type) and issubclass(layout, Layout) and layout.__base__ is Layout
 }
+
+
+def register_layout(name: str) -> type[Layout] | None:
+    """The layout of the register of that name; None for one without fields. FRCD0, FRCD1 … are fault records."""
+    if name.startswith("FRCD"):
+        return fault_record.FaultRecord
+    return STRUCTURES.get("vtd.iotlb-register" if name == "IOTLB" else f"vtd.{name.lower()}")
