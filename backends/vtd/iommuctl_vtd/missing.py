@@ -33,7 +33,11 @@ _ORDER = list(Scope)
 def missing(slot: Slot, stale: Sequence[Stale], capability: Capability) -> list[int]:
     """The descriptors, in the order of the rules. Entries that need the same scope share one for all addresses."""
     spans: dict[tuple[Scope, int, int], Span] = {}
+    contexts = any(entry.cache == "context" for entry in stale)
     for entry in stale:
+        if contexts and entry.changed[0].structure == PasidDirectoryEntry.name:
+            # It is forgotten with the context entry that leads to it.
+            continue
         did, pasid, nested = _tag(entry)
         change = _CHANGES[entry.changed[0].structure]
         if change is Change.SECOND_STAGE_REMOVED and nested:
