@@ -61,7 +61,8 @@ def exchanged(layout: type[Layout], new: Callable[[dict[str, int]], int]) -> Sab
 @contextlib.contextmanager
 def devices_first() -> Iterator[None]:
     """The device TLBs are told before the unit."""
-    right, held = CommandQueue.submit, []
+    right = CommandQueue.submit
+    held: list[list[int]] = []
 
     def submit(queue: CommandQueue, descriptors: Iterable[int]) -> None:
         # The driver submits what is for the unit, and then what is for devices.

@@ -20,19 +20,19 @@ SVA = 0x7F00_0000_0000
 
 
 class Scenario(NamedTuple):
-    """The three acts. `options` are those of the unit."""
+    """The three acts, and the unit's mode."""
 
     prepare: Callable[[Iommu], None]
     act: Callable[[Iommu], None]
     look: Callable[[Iommu], Iterator[DmaResult]]
-    options: dict[str, str]
+    mode: str = "scalable"
 
 
-def machine(iommu: Iommu, options: dict[str, str]) -> None:
+def machine(iommu: Iommu, mode: str) -> None:
     """Two devices with TLBs of their own, and some memory."""
-    iommu.setup(architecture="vtd", ram=(0, 1 << 30), options=options)
+    iommu.setup(architecture="vtd", ram=(0, 1 << 30), options={"mode": mode})
     for rid in (A, B):
-        iommu.device_add(rid, ats=True, pasid_bits=0 if "mode" in options else 16)
+        iommu.device_add(rid, ats=True, pasid_bits=0 if mode == "legacy" else 16)
     iommu.memory_create("ram", 32 << 20)
     iommu.memory_create("other", 32 << 20)
 
@@ -76,23 +76,23 @@ def _look_at(*iovas: int, pasid: int | None) -> Callable[[Iommu], Iterator[DmaRe
     return look
 
 
-def unmap_pages(pasid: int | None = 3, **options: str) -> Scenario:
+def unmap_pages(pasid: int | None = 3, mode: str = "scalable") -> Scenario:
     """Leaf entries go, their table stays."""
     return Scenario(
         _domain(pasid),
         lambda iommu: (iommu.unmap("d", iova=LOW + PAGE, size=3 * PAGE), None)[1],
         _look_at(LOW + PAGE, LOW + 3 * PAGE, pasid=pasid),
-        options,
+        mode,
     )
 
 
-def unmap_table(pasid: int | None = 3, **options: str) -> Scenario:
+def unmap_table(pasid: int | None = 3, mode: str = "scalable") -> Scenario:
     """A whole leaf table goes, of whose pages one was never asked for."""
     return Scenario(
         _domain(pasid),
         lambda iommu: (iommu.unmap("d", iova=HIGH, size=2 * PAGE), None)[1],
         _look_at(HIGH, HIGH + PAGE, pasid=pasid),
-        options,
+        mode,
     )
 
 
@@ -129,7 +129,6 @@ def unmap_parent() -> Scenario:
         _guest,
         lambda iommu: (iommu.unmap("p", iova=16 << 20, size=2 * PAGE), None)[1],
         _guest_looks(0x40_0000, 0x40_1000),
-        {},
     )
 
 
@@ -140,7 +139,7 @@ def guest_pages() -> Scenario:
         iommu.pgtable_unmap("t", iova=SVA + PAGE, size=3 * PAGE)
         iommu.invalidate("p", iova=SVA + PAGE, size=3 * PAGE, leaf=True)
 
-    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE), {})
+    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE))
 
 
 def guest_table() -> Scenario:
@@ -151,13 +150,15 @@ def guest_table() -> Scenario:
         iommu.invalidate("p", iova=SVA + 0x20_0000, size=2 * PAGE)
         iommu.pgtable_map("t", iova=SVA + 0x60_0000, size=2 * PAGE, gpa=0x50_0000)
 
-    return Scenario(_guest, act, _guest_looks(0x20_0000, 0x20_1000), {})
+    return Scenario(_guest, act, _guest_looks(0x20_0000, 0x20_1000))
 
 
 # Slots
 
 
-def _two_domains(pasids: tuple[int | None, ...]) -> Callable[[Iommu], None]:
+def _two_domains(*pasids: int | None, shared: bool = True) -> Callable[[Iommu], None]:
+    """Device A has the first domain in these slots, and device B has it too or has the other one."""
+
     def prepare(iommu: Iommu) -> None:
         for name, memory in (("d", "ram"), ("e", "other")):
             iommu.domain_create(name)
@@ -165,14 +166,16 @@ def _two_domains(pasids: tuple[int | None, ...]) -> Callable[[Iommu], None]:
         for pasid in pasids:
             iommu.attach("d", A, pasid=pasid)
             warm(iommu, (A, LOW, pasid))
-        iommu.attach("d", B)
+        iommu.attach("d" if shared else "e", B)
         warm(iommu, (B, LOW, None))
 
     return prepare
 
 
-def _pasids(options: dict[str, str]) -> tuple[int | None, ...]:
-    return (None,) if options else (None, 3, 4)
+def _slots(pasid: int | None, mode: str, *, reuse: bool) -> Callable[[Iommu], None]:
+    if reuse:
+        return _two_domains(pasid, shared=False)
+    return _two_domains(None) if mode == "legacy" else _two_domains(None, 3, 4)
 
 
 def _slots_look(pasid: int | None) -> Callable[[Iommu], Iterator[DmaResult]]:
@@ -184,16 +187,14 @@ def _slots_look(pasid: int | None) -> Callable[[Iommu], Iterator[DmaResult]]:
 
 
 def _reuse(iommu: Iommu, pasid: int | None) -> None:
-    """Everybody leaves the first domain, whose DID then tags a new one in the same slot."""
-    for held in list(iommu.slots(domain="d")):
-        iommu.detach("d", held.slot.rid, pasid=held.slot.pasid)
+    """Nobody has the first domain any more; its DID then tags a new one in the same slot."""
     iommu.domain_destroy("d")
     iommu.domain_create("f")
     iommu.map("f", iova=LOW, size=PAGE, memory="other", offset=0x10_0000)
     iommu.attach("f", A, pasid=pasid, replace=True)
 
 
-def detach(pasid: int | None = 3, *, reuse: bool = False, **options: str) -> Scenario:
+def detach(pasid: int | None = 3, *, reuse: bool = False, mode: str = "scalable") -> Scenario:
     """A slot is emptied; with `reuse` the domain id gets another meaning then."""
 
     def act(iommu: Iommu) -> None:
@@ -201,10 +202,10 @@ def detach(pasid: int | None = 3, *, reuse: bool = False, **options: str) -> Sce
         if reuse:
             _reuse(iommu, pasid)
 
-    return Scenario(_two_domains(_pasids(options)), act, _slots_look(pasid), options)
+    return Scenario(_slots(pasid, mode, reuse=reuse), act, _slots_look(pasid), mode)
 
 
-def replace(pasid: int | None = 3, *, reuse: bool = False, **options: str) -> Scenario:
+def replace(pasid: int | None = 3, *, reuse: bool = False, mode: str = "scalable") -> Scenario:
     """A slot gets another domain."""
 
     def act(iommu: Iommu) -> None:
@@ -212,7 +213,7 @@ def replace(pasid: int | None = 3, *, reuse: bool = False, **options: str) -> Sc
         if reuse:
             _reuse(iommu, pasid)
 
-    return Scenario(_two_domains(_pasids(options)), act, _slots_look(pasid), options)
+    return Scenario(_slots(pasid, mode, reuse=reuse), act, _slots_look(pasid), mode)
 
 
 def replace_beside() -> Scenario:
@@ -222,14 +223,14 @@ def replace_beside() -> Scenario:
         iommu.attach("e", A, pasid=3, replace=True)
         iommu.attach("d", A, pasid=5)
 
-    return Scenario(_two_domains(_pasids({})), act, lambda iommu: dma(iommu, A, LOW, 5), {})
+    return Scenario(_two_domains(None, 3, 4), act, lambda iommu: dma(iommu, A, LOW, 5))
 
 
 def remove_device() -> Scenario:
     """A device goes, and another comes to its place."""
 
     def prepare(iommu: Iommu) -> None:
-        _two_domains((None, 3, 4))(iommu)
+        _two_domains(None, 3, 4)(iommu)
         for pasid in (None, 3, 4):
             iommu.detach("d", A, pasid=pasid)
 
@@ -241,4 +242,4 @@ def remove_device() -> Scenario:
         iommu.device_add(A, ats=True, pasid_bits=20)
         iommu.attach("d", A, pasid=3)
 
-    return Scenario(prepare, act, _slots_look(3), {})
+    return Scenario(prepare, act, _slots_look(3))

@@ -24,7 +24,6 @@ from tests.sim.scenarios import PAGE, Scenario, machine
 
 CONTEXT, PASID, IOTLB = ContextCacheInvalidate, PasidCacheInvalidate, IotlbInvalidate
 PASID_IOTLB, DEVICE, PASID_DEVICE = PasidIotlbInvalidate, DeviceTlbInvalidate, PasidDeviceTlbInvalidate
-LEGACY = {"mode": "legacy"}
 FREED = "was freed while an entry in a cache still points to it"
 
 
@@ -45,7 +44,7 @@ def play(folder: Path, scenario: Scenario, sabotage: Sabotage) -> Seen:
     warnings: list[str] = []
     with Iommu(folder / "state", backend="sim") as iommu, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transaction, "warn", lambda _transaction, text: warnings.append(text))
-        machine(iommu, scenario.options)
+        machine(iommu, scenario.mode)
         scenario.prepare(iommu)
         assert warnings == []
         with sabotage():
@@ -59,8 +58,8 @@ SCENARIOS = {
     "unmap pages": scenarios.unmap_pages(),
     "unmap a table": scenarios.unmap_table(),
     "unmap, RID": scenarios.unmap_pages(None),
-    "unmap, legacy": scenarios.unmap_pages(None, **LEGACY),
-    "unmap a table, legacy": scenarios.unmap_table(None, **LEGACY),
+    "unmap, legacy": scenarios.unmap_pages(None, mode="legacy"),
+    "unmap a table, legacy": scenarios.unmap_table(None, mode="legacy"),
     "unmap the parent": scenarios.unmap_parent(),
     "guest unmaps pages": scenarios.guest_pages(),
     "guest unmaps a table": scenarios.guest_table(),
@@ -71,10 +70,10 @@ SCENARIOS = {
     "replace, then its DID is used again": scenarios.replace(reuse=True),
     "replace beside another": scenarios.replace_beside(),
     "remove a device": scenarios.remove_device(),
-    "detach, legacy": scenarios.detach(None, **LEGACY),
-    "detach, then its DID is used again, legacy": scenarios.detach(None, reuse=True, **LEGACY),
-    "replace, legacy": scenarios.replace(None, **LEGACY),
-    "replace, then its DID is used again, legacy": scenarios.replace(None, reuse=True, **LEGACY),
+    "detach, legacy": scenarios.detach(None, mode="legacy"),
+    "detach, then its DID is used again, legacy": scenarios.detach(None, reuse=True, mode="legacy"),
+    "replace, legacy": scenarios.replace(None, mode="legacy"),
+    "replace, then its DID is used again, legacy": scenarios.replace(None, reuse=True, mode="legacy"),
 }
 
 
