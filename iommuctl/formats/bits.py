@@ -30,6 +30,9 @@ from typing import Any, ClassVar
 
 from iommuctl.errors import BadStructure
 
+_WORD = 64
+_ALL_ONES = (1 << _WORD) - 1
+
 
 class Field:
     """Bits msb..lsb of a structure. The value is what stands in these bits, shifted down.
@@ -156,6 +159,8 @@ class Layout:
     """The bit that makes hardware look at the rest, in a structure that more than one store writes."""
     _declared: ClassVar[Mapping[str, Field]] = {}
     _by_name: ClassVar[dict[str, Field]]
+    _places: ClassVar[tuple[tuple[str, int, int], ...]]
+    """Name, mask and bias of each field, since every entry of every walk is taken apart."""
 
     def __init_subclass__(
         cls, bits: int = 0, name: str = "", revision: int | None = None, present: str = "", **kwargs: Any
@@ -201,6 +206,7 @@ class Layout:
         cls.fixed, cls.ignored, cls.reserved = fixed, ignored, ~used & ((1 << bits) - 1)
         cls.by_hardware = by_hardware
         cls._by_name = {field.name: field for field in cls.fields}
+        cls._places = tuple((field.name, field.mask, field.bias) for field in cls.fields)
 
     @classmethod
     def field(cls, name: str) -> Field:
@@ -237,7 +243,7 @@ class Layout:
     @classmethod
     def values(cls, raw: int) -> dict[str, int]:
         """The value of every field, whatever the reserved bits hold."""
-        return {field.name: field.get(raw) for field in cls.fields}
+        return {name: (raw & mask) >> bias for name, mask, bias in cls._places}
 
     @classmethod
     def problems(cls, raw: int) -> list[str]:
@@ -265,8 +271,9 @@ class Layout:
     @classmethod
     def to_words(cls, raw: int) -> tuple[int, ...]:
         """The structure as 64-bit words, lowest first (one word for structures of 64 bits and less)."""
-        data = cls.to_bytes(raw)
-        return tuple(int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8))
+        if cls.bits <= _WORD:
+            return (raw,)
+        return tuple(raw >> shift & _ALL_ONES for shift in range(0, cls.bits, _WORD))
 
     @classmethod
     def from_words(cls, words: Iterable[int]) -> int:

@@ -21,6 +21,7 @@ POOL_SIZE = 0x4_0000
 
 Place = tuple[str, int | None]
 """A slot: the RID, and the PASID where it has one."""
+SEVERAL = 3
 ALL = range(12)
 """The numbers of all pages that the walk maps."""
 
@@ -59,7 +60,7 @@ class Held(NamedTuple):
 class Model:
     """The rules of the generic layer, and one real state folder that is to follow them."""
 
-    def __init__(self, suite: type[BackendSuite]) -> None:
+    def __init__(self, suite: type[BackendSuite], probes: int = 12) -> None:
         self._files = contextlib.ExitStack()
         folder = self._files.enter_context(tempfile.TemporaryDirectory(prefix="iommuctl-"))
         self.iommu = self._files.enter_context(suite.open(Path(folder) / "state"))
@@ -68,6 +69,9 @@ class Model:
         self.page = declared.page_sizes[0]
         self.nests = declared.nesting
         self.simulates = declared.simulates
+        self.ats = suite.ats
+        self._probes = probes
+        self.operations = self.requests = 0
         self.all_slots = all_slots(suite)
         self._ram = self.iommu.memory(RAM).pa
         self.slots: dict[Place, Held] = {}
@@ -95,6 +99,8 @@ class Model:
             return
         assert (raised.id if raised else None) == wanted, raised
         if raised is None:
+            self.operations += 1
+            assert self.iommu.last.warnings == ()
             done.append(True)
 
     # Domains
@@ -272,7 +278,7 @@ class Model:
             for page in ALL
             if self._target(place, page, "r") is not None
             and (self.tables[held.table].pages[page][0] if held.table and not table else page) in pages
-        ][:12]
+        ][: self._probes]
         for place, page in concerned:
             self.request(place, page)
         yield
@@ -284,9 +290,16 @@ class Model:
         if not self.simulates:
             return self.iommu.translate(rid, iova, pasid=pasid, access="w" if write else "r").pa
         size, data = (None, b"\xa5") if write else (1, None)
-        done = self.iommu.dma(rid, iova, size=size, data=data, pasid=pasid)
-        assert not done.stale
-        return done.pieces[0].pa if done.pieces else None
+        # The unit translates, and then the device does; where few are asked, now one and then the other.
+        kinds = (False, True) if self._probes > SEVERAL else (self.requests % 2 == 1,)
+        ends = []
+        for translated in kinds if self.ats else (False,):
+            done = self.iommu.dma(rid, iova, size=size, data=data, pasid=pasid, translated=translated)
+            assert not done.stale, (done.changed, done.missing)
+            self.requests += 1
+            ends.append(done.pieces[0].pa if done.pieces else None)
+        assert len(set(ends)) == 1, ends
+        return ends[0]
 
     def _target(self, slot: Place, page: int, access: str) -> int | None:
         held = self.slots.get(slot)

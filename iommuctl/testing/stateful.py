@@ -15,6 +15,10 @@ class StatefulSuite(BackendSuite):
 
     examples: ClassVar[int] = 30
     steps: ClassVar[int] = 40
+    probes: ClassVar[int] = 12
+    """How many slots ask for an address after each operation, and how many pages that it is about before and after."""
+    counts: ClassVar[dict[str, int]] = {}
+    """How many operations were carried out, and how many requests devices made."""
 
     def test_any_sequence_of_operations(self) -> None:
         from hypothesis import HealthCheck, Phase, settings
@@ -24,6 +28,7 @@ class StatefulSuite(BackendSuite):
         from iommuctl.testing.machine import Model, Place, all_slots
 
         suite = type(self)
+        suite.counts = {}
         nests = suite.declared().nesting != "none"
         domains = st.sampled_from(["d0", "d1", "p0", "p1"] if nests else ["d0", "d1"])
         tables = st.sampled_from(["t0", "t1", "t2"])
@@ -37,10 +42,12 @@ class StatefulSuite(BackendSuite):
         class Machine(RuleBasedStateMachine):
             def __init__(self) -> None:
                 super().__init__()
-                self.model = Model(suite)
+                self.model = Model(suite, suite.probes)
                 self.steps = 0
 
             def teardown(self) -> None:
+                for name, number in (("operations", self.model.operations), ("requests", self.model.requests)):
+                    suite.counts[name] = suite.counts.get(name, 0) + number
                 try:
                     assert self.model.iommu.check() == []
                 finally:
@@ -71,7 +78,9 @@ class StatefulSuite(BackendSuite):
             @invariant()
             def requests_go_where_they_should(self) -> None:
                 self.steps += 1
-                for slot in self.model.all_slots:
+                every = self.model.all_slots
+                for number in range(min(suite.probes, len(every))):
+                    slot = every[(self.steps + number) % len(every)]
                     self.model.request(slot, self.steps % PAGES, write=self.steps % 3 == 0)
 
             # Few rules with many kinds: hypothesis leaves whole rules out of most walks.

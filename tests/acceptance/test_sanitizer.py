@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sanitizer's silence: ten thousand correct operations, and nothing is stale, nothing is warned of.
+
+What it says of mistakes is in tests/sim.
+"""
+
+from typing import ClassVar
+
+from iommuctl.testing import StatefulSuite
+from tests.conformance.test_sim import Default, Legacy
+
+
+class Silence(StatefulSuite):
+    """Longer walks with fewer questions than the conformance suite's. After each operation nothing may be stale."""
+
+    steps = 50
+    probes = 2
+    least: ClassVar[int]
+
+    def test_any_sequence_of_operations(self) -> None:
+        super().test_any_sequence_of_operations()
+        assert self.counts["operations"] >= self.least
+        assert self.counts["requests"] >= self.least
+
+
+class TestScalable(Default, Silence):
+    examples = 250
+    least = 6500
+
+
+class TestLegacy(Legacy, Silence):
+    examples = 145
+    least = 3500
