@@ -194,23 +194,47 @@ def _show_walk(out: Output, walk: Translation) -> None:
 
 
 def _show_removal(out: Output, removal: Removal) -> None:
-    _show_answer(out, f"{removal.slot}, unmapped, no invalidation: ", removal.before)
+    before, slot, where = removal.before, removal.slot, f"--iova {removal.iova:#x} --size 64K"
+    out.paragraph(
+        " ".join(
+            [
+                f"The mapping is gone, and {slot} still reaches {before.pieces[0].pa:#x}: a cache answered.",
+                *(
+                    f"It holds the {each.structure} at {each.address:#x}, of {each.table}, as it was before"
+                    f" `{each.operation}`."
+                    for each in before.changed
+                ),
+                "Hardware would not tell; the simulator compares every such answer with the tables.",
+                *(f"What is missing is {each.name} with {field_list(each.fields)}." for each in before.missing),
+                f"`iommuctl invalidate domain2 --device {slot.rid} --pasid {slot.pasid} {where}` sends it, and then",
+                "tells the device, which has a TLB of its own:",
+            ]
+        )
+    )
+    out.line()
     for command in removal.commands:
         out.line(("", "  "), ("name", command.name), ("", f"  {field_list(command.fields)}"))
-    _show_answer(out, f"{removal.slot}, invalidated: ", removal.after)
+    out.line()
+    _show_answer(out, f"{slot}, now: ", removal.after)
 
 
 def _show_answer(out: Output, what: str, result: DmaResult) -> None:
     if result.fault:
         out.line(("", what), ("bad", "fault "), ("", fault_sentence(result.fault)))
     else:
-        stale = ", which the tables no longer say: a stale cache entry" if result.stale else ""
-        out.line(("", what), ("", f"the DMA goes to {result.pieces[0].pa:#x}"), ("bad", stale))
+        out.line(("", what), ("", f"the DMA goes to {result.pieces[0].pa:#x}"))
 
 
 def _dma(result: DmaResult) -> dict[str, Any]:
     pieces = [{"iova": f"{piece.iova:#x}", "pa": f"{piece.pa:#x}", "size": piece.size} for piece in result.pieces]
-    return {"ok": result.fault is None, "pieces": pieces, "stale": result.stale, "fault": result.fault}
+    return {
+        "ok": result.fault is None,
+        "pieces": pieces,
+        "stale": result.stale,
+        "changed": result.changed,
+        "missing": result.missing,
+        "fault": result.fault,
+    }
 
 
 def _document(

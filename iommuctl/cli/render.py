@@ -19,6 +19,7 @@ COLORS = ("auto", "always", "never")
 
 DRAWN_ROWS = 1000
 """Longer tables are plain everywhere: rich takes a millisecond for some rows."""
+PARAGRAPH_WIDTH = 100
 
 Span = tuple[str, str]
 """A style of STYLES ("" is none) and a text."""
@@ -86,6 +87,13 @@ class Output:
         """Many lines without style."""
         for text in texts:
             self.stream.write(safe(text) + "\n")
+
+    def paragraph(self, text: str) -> None:
+        """Running text, in lines of a readable length. Words are never cut."""
+        import textwrap
+
+        lines = textwrap.wrap(safe(text), PARAGRAPH_WIDTH, break_long_words=False, break_on_hyphens=False)
+        self.stream.write("".join(f"{line}\n" for line in lines))
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values, aligned."""

@@ -248,13 +248,20 @@ def test_a_batch_file_that_does_not_exist(run: Run, tmp_path: Path) -> None:
 def test_demo(ok: Run, state: Path) -> None:
     text = ok("demo").out
     assert text.count("PASID 3") >= 4
-    assert "stale" in text
+    (paragraph,) = [part for part in text.split("\n\n") if part.startswith("The mapping is gone")]
+    words = " ".join(paragraph.split())
+    assert "0000:00:01.0 PASID 3 still reaches 0x1ef100000: a cache answered." in words
+    assert "of page table a1, as it was before `pgtable unmap a1 --iova 0x7f0000000000 --size 0x10000`." in words
+    assert "What is missing is vtd.pasid-iotlb-invalidate with " in words
+    assert "`iommuctl invalidate domain2 --device 0000:00:01.0 --pasid 3 --iova 0x7f0000000000 --size 64K`" in words
     assert "fault" in text
     assert not state.exists()
     document = ok("demo -j").json
     assert len(document["dma"]) == 8
     assert all(row["ok"] for row in document["dma"])
-    assert document["without_invalidation"]["stale"] is True
+    without = document["without_invalidation"]
+    assert without["stale"] is True
+    assert [command["name"] for command in without["missing"]] == ["vtd.pasid-iotlb-invalidate"]
     assert document["with_invalidation"]["fault"]
     assert document["walk"]["pa"]
 

@@ -91,7 +91,7 @@ def up(value: int) -> int:
 
 
 # Where the unit still answers wrongly when a device is told, the device asks again and has the wrong answer at once:
-# then both commands are missing.
+# then both commands are missing. And where an entry above the tables is stale, translations are cached through it.
 BOTH, BOTH_OF_RID, BOTH_OF_GUEST = (IOTLB, PASID_DEVICE), (IOTLB, DEVICE), (PASID_IOTLB, PASID_DEVICE)
 REUSED, REUSED_LEGACY = "detach, then its DID is used again", "detach, then its DID is used again, legacy"
 SEEDED: dict[str, tuple[str, Sabotage, tuple[type[Layout], ...]]] = {
@@ -140,15 +140,15 @@ SEEDED: dict[str, tuple[str, Sabotage, tuple[type[Layout], ...]]] = {
         "guest unmaps a table", with_fields(PASID_IOTLB, IH=lambda _: 1), BOTH_OF_GUEST,
     ),
     # Slots.
-    "detach, no PASID cache": ("detach", without(PASID), (PASID, PASID_DEVICE)),
+    "detach, no PASID cache": ("detach", without(PASID), (PASID, IOTLB, PASID_DEVICE)),
     "detach, neither PASID cache nor IOTLB": ("detach", without(PASID, IOTLB), (PASID, IOTLB, PASID_DEVICE)),
-    "detach, wrong PASID": ("detach", with_fields(PASID, PASID=up), (PASID, PASID_DEVICE)),
-    "detach, wrong DID": ("detach", with_fields(PASID, DID=up), (PASID, PASID_DEVICE)),
+    "detach, wrong PASID": ("detach", with_fields(PASID, PASID=up), (PASID, IOTLB, PASID_DEVICE)),
+    "detach, wrong DID": ("detach", with_fields(PASID, DID=up), (PASID, IOTLB, PASID_DEVICE)),
     "detach, no device TLB": ("detach", without(PASID_DEVICE), (PASID_DEVICE,)),
     "detach, no IOTLB": (REUSED, without(IOTLB), (IOTLB,)),
-    "detach, RID, no PASID cache": ("detach, RID", without(PASID), (PASID, DEVICE)),
+    "detach, RID, no PASID cache": ("detach, RID", without(PASID), (PASID, IOTLB, DEVICE)),
     "detach, RID, no device TLB": ("detach, RID", without(DEVICE), (DEVICE,)),
-    "replace, no PASID cache": ("replace", without(PASID), (PASID, PASID_DEVICE)),
+    "replace, no PASID cache": ("replace", without(PASID), (PASID, IOTLB, PASID_DEVICE)),
     "replace, no device TLB": ("replace", without(PASID_DEVICE), (PASID_DEVICE,)),
     "replace, no IOTLB": ("replace, then its DID is used again", without(IOTLB), (IOTLB,)),
     "replace, only the PASID's entry": (
@@ -156,14 +156,14 @@ SEEDED: dict[str, tuple[str, Sabotage, tuple[type[Layout], ...]]] = {
     ),
     "device removed, no context cache": ("remove a device", without(CONTEXT), (CONTEXT,)),
     "device removed, wrong device": ("remove a device", with_fields(CONTEXT, SID=up), (CONTEXT,)),
-    "legacy, detach, no context cache": ("detach, legacy", without(CONTEXT), (CONTEXT, DEVICE)),
-    "legacy, detach, wrong DID": ("detach, legacy", with_fields(CONTEXT, DID=up), (CONTEXT, DEVICE)),
+    "legacy, detach, no context cache": ("detach, legacy", without(CONTEXT), (CONTEXT, IOTLB, DEVICE)),
+    "legacy, detach, wrong DID": ("detach, legacy", with_fields(CONTEXT, DID=up), (CONTEXT, IOTLB, DEVICE)),
     "legacy, detach, no device TLB": (REUSED_LEGACY, without(DEVICE), (DEVICE,)),
     "legacy, detach, no IOTLB": (REUSED_LEGACY, without(IOTLB), (IOTLB,)),
-    "legacy, replace, no context cache": ("replace, legacy", without(CONTEXT), (CONTEXT, DEVICE)),
+    "legacy, replace, no context cache": ("replace, legacy", without(CONTEXT), (CONTEXT, IOTLB, DEVICE)),
     "legacy, replace, no device TLB": ("replace, legacy", without(DEVICE), (DEVICE,)),
     "legacy, replace, only the device's entry": (
-        "replace, legacy", exchanged(CONTEXT, lambda _: CONTEXT.encode(G=3, SID=8, DID=1)), (CONTEXT, DEVICE),
+        "replace, legacy", exchanged(CONTEXT, lambda _: CONTEXT.encode(G=3, SID=8, DID=1)), (CONTEXT, IOTLB, DEVICE),
     ),
     "legacy, replace, no IOTLB": ("replace, then its DID is used again, legacy", without(IOTLB), (IOTLB,)),
 }  # fmt: skip

@@ -97,10 +97,16 @@ class Dma:
         self, question: Question, size: int, answer: Translation, recalled: Sequence[Recalled], *, translated: bool
     ) -> None:
         kind: RequestKind = "translation" if translated else "untranslated"
-        stale = self._system.sanitizer.stale(question, size, kind, answer, recalled)
-        if stale is not None:
-            self._wrong = True
-            self._stale += stale
+        sanitizer = self._system.sanitizer
+        stale = sanitizer.stale(question, size, kind, answer, recalled)
+        if stale is None:
+            return
+        self._wrong = True
+        if any(entry.cache == "device_tlb" for entry in stale):
+            # If the unit still answers so, too, the device would only fetch it again.
+            now = self._system.unit_now(question)
+            stale = [*(sanitizer.stale(question, size, kind, now.translation, now.recalled) or ()), *stale]
+        self._stale += stale
 
 
 def _transfer(memory: Memory, pa: int, length: int, request: DmaRequest, offset: int, data: bytearray) -> None:  # noqa: PLR0917

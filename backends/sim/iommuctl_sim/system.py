@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from iommuctl.architecture import Architecture, Driver, Unit
+from iommuctl.architecture import Answer, Architecture, Driver, Unit
 from iommuctl.hookspecs import Context
 from iommuctl.model import Slot
 from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
@@ -62,11 +62,15 @@ class System:
     def _watched(self) -> WatchedContext:
         return WatchedContext(self.context)
 
-    def _answer_that_is_wrong(self, question: Question) -> Told | None:
-        """What the unit would answer a translation request at this moment, if that is not what the tables say."""
+    def unit_now(self, question: Question) -> Answer:
+        """What the unit would answer a translation request at this moment; it does not come to it."""
         slot, iova, access, privileged = question
         unit = self.architecture.unit(Peek(self.context), self.tlbs)
-        answer = unit.request(slot, iova, access, privileged=privileged, kind="translation")
+        return unit.request(slot, iova, access, privileged=privileged, kind="translation")
+
+    def _answer_that_is_wrong(self, question: Question) -> Told | None:
+        """What the unit would answer now, if that is not what the tables say."""
+        answer = self.unit_now(question)
         told = answer.translation
         if told.pa is None or same(told, self.sanitizer.truth(question, "translation")):
             return None
