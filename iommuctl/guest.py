@@ -101,10 +101,12 @@ class GuestTable:
         """As radix.map_range, with all page sizes of the format."""
         radix.map_range(self.format, self._memory, self._root, iova, size, gpa, prot, self.format.page_sizes)
 
-    def unmap(self, iova: int, size: int) -> None:
-        """As radix.unmap_range; tables that became empty go back to the pool."""
-        for run in radix.unmap_range(self.format, self._memory, self._root, iova, size).freed:
+    def unmap(self, iova: int, size: int) -> int:
+        """As radix.unmap_range; tables that became empty go back to the pool. Returns how many pages these had."""
+        freed = radix.unmap_range(self.format, self._memory, self._root, iova, size).freed
+        for run in freed:
             self._memory.free(run)
+        return sum(run.pages for run in freed)
 
     def leaves(self) -> Iterator[radix.Leaf]:
         return radix.leaves(self.format, self._memory, self._root)

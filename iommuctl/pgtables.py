@@ -85,14 +85,18 @@ class PageTables(Objects):
             check_prot(prot, fmt)
             guest_table.map(iova, size, gpa, prot + "p" if privileged else prot)
 
-    def pgtable_unmap(self, name: str, *, iova: int, size: int) -> None:
-        """Take whole pages away. Caches keep serving them until `invalidate`. Raises PartialUnmap."""
+    def pgtable_unmap(self, name: str, *, iova: int, size: int) -> int:
+        """Take whole pages away. Caches keep serving them until `invalidate`. Raises PartialUnmap.
+
+        Returns how many pages of tables became empty and went, too. Unless that is 0, caches hold more than leaf
+        entries of what is gone.
+        """
         with self._change(f"pgtable unmap {name} --iova {iova:#x} --size {size:#x}") as operation:
             table = operation.books.pgtable(name)
             guest_table = _guest_table(operation, table)
             check_range("iova", iova, size, guest_table.format.page_sizes[0])
             _check_lower_half(table, iova, size, guest_table.format.width)
-            guest_table.unmap(iova, size)
+            return guest_table.unmap(iova, size)
 
     def pgtable_destroy(self, name: str, *, force: bool = False) -> PageTable:
         """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""

@@ -94,12 +94,17 @@ def map_(
 
 @app.command("unmap")
 def unmap(ctx: typer.Context, name: PgtableName, *, iova: Iova, size: Size) -> None:
-    """Unmap a range. Caches keep what they have until `invalidate`."""
+    """Unmap a range. Caches keep what they have until `invalidate`.
+
+    Tables that became empty go as well; then `invalidate --leaf` is not enough.
+    """
     session = session_of(ctx)
-    session.iommu.pgtable_unmap(name, iova=iova, size=size)
+    freed = session.iommu.pgtable_unmap(name, iova=iova, size=size)
+    went = f"{freed} table{'s' if freed > 1 else ''} went, too"
+    call = f"`iommuctl invalidate`, without --leaf since {went}" if freed else "`iommuctl invalidate --leaf`"
     session.changed(
-        f"{name}: unmapped {iova:#x}..{iova + size - 1:#x}; caches keep it until `iommuctl invalidate`",
-        {"pgtable": name, "iova": f"{iova:#x}", "size": size},
+        f"{name}: unmapped {iova:#x}..{iova + size - 1:#x}; caches keep it until {call}",
+        {"pgtable": name, "iova": f"{iova:#x}", "size": size, "freed_tables": freed},
     )
 
 

@@ -49,8 +49,12 @@ class Sanitizer:
         return found
 
     def explain(self, stale: Sequence[Stale]) -> list[Changed]:
-        """The first structure of each entry that is not as it was, each once."""
+        """The first structure of each entry that is not as it was, each once.
+
+        Those that are, and that nothing leads to any more, are left out where there are others.
+        """
         causes = {(step.structure, step.address): step for step in (entry.changed[0] for entry in stale)}
+        changed = {key: step for key, step in causes.items() if self._is_other_now(step)}
         return [
             Changed(
                 step.structure,
@@ -60,13 +64,17 @@ class Sanitizer:
                 step.stage,
                 self._journal.operation(step.address, 8 * len(step.raw)),
             )
-            for step in causes.values()
+            for step in (changed or causes).values()
         ]
 
     def _told(self, step: Step) -> tuple[str, int]:
         """A step without its address, and without the bits that hardware sets by itself."""
         layout = self._structures[step.structure]
         return step.structure, layout.told(layout.from_words(step.raw))
+
+    def _is_other_now(self, step: Step) -> bool:
+        now = self._now(step)
+        return not now or self._told(step._replace(raw=now)) != self._told(step)
 
     def _now(self, step: Step) -> tuple[int, ...]:
         try:
