@@ -61,6 +61,12 @@ def test_a_long_write(journal: Journal) -> None:
     assert [journal.operation(TABLE + 0x100 + at, 8) for at in (0, 8, 16, 24)] == [None, "unmap", "unmap", None]
 
 
+def test_the_ends_of_a_page(journal: Journal) -> None:
+    for at in (0, 0xFF8):
+        journal.note(f"at {at}", [(TABLE + at, word(0x7003), word(0))])
+        assert journal.operation(TABLE + at, 8) == f"at {at}"
+
+
 def test_pages_that_nobody_follows(journal: Journal, rows: DictRows) -> None:
     journal.note("elsewhere", [(0x9000, word(1), word(0))])
     assert rows.count(KIND) == 2

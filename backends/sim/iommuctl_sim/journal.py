@@ -64,7 +64,7 @@ class Journal:
     def _spans(self, layout: type[Layout], address: int, old: bytes, new: bytes) -> Iterator[tuple[int, int]]:
         """Where structures of a page differ, as (first byte, last byte), neighbours together."""
         size = layout.bits // 8
-        first = last = -1
+        span: tuple[int, int] | None = None
         for at in range(0, len(new), 8):
             start = (address + at) % PAGE
             # A write may begin within a structure: the mask of this part of it.
@@ -72,13 +72,15 @@ class Journal:
             before, after = (layout.told(int.from_bytes(data[at : at + 8], "little") << shift) for data in (old, new))
             if before == after or not before:
                 continue
-            if start != last + 1:
-                if first >= 0:
-                    yield first, last
-                first = start
-            last = start + min(8, len(new) - at) - 1
-        if first >= 0:
-            yield first, last
+            end = start + min(8, len(new) - at) - 1
+            if span and span[1] + 1 == start:
+                span = span[0], end
+                continue
+            if span:
+                yield span
+            span = start, end
+        if span:
+            yield span
 
 
 def _key(page: int) -> str:
