@@ -94,7 +94,7 @@ def late() -> Iterator[None]:
         yield
 
 
-def written(owner: type, method: str, wrong: Callable[..., Any]) -> Sabotage:
+def written(owner: object, method: str, wrong: Callable[..., Any]) -> Sabotage:
     """A method of the driver's hands on the tables is another."""
 
     @contextlib.contextmanager

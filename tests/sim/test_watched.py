@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run, read_word, write_word
 from iommuctl.iommu import Iommu
 from iommuctl.model import Rid
@@ -63,7 +64,9 @@ def cleared_last(tables: Any, rid: Rid, pasid: int) -> None:
 
 @pytest.fixture
 def warned(tmp_path: Path) -> Any:
-    def play(mode: str, owner: type, method: str, wrong: Callable[..., Any], act: Callable[[Iommu], Any]) -> list[str]:
+    def play(
+        mode: str, owner: object, method: str, wrong: Callable[..., Any], act: Callable[[Iommu], Any]
+    ) -> list[str]:
         with Iommu(tmp_path / "state", backend="sim") as iommu:
             machine(iommu, mode)
             for name in ("d", "e"):
@@ -116,6 +119,24 @@ def test_an_entry_that_is_emptied_from_its_end(warned: Any) -> None:
     detach = lambda iommu: iommu.detach("d", A, pasid=3)  # noqa: E731
     (warning,) = warned("scalable", Tables, "clear_pasid", cleared_last, detach)
     assert warning.endswith(SEVERAL)
+
+
+def test_a_table_that_is_freed_and_still_pointed_to(warned: Any) -> None:
+    """The entry that points to the leaf table stays where it is."""
+    right = radix.unmap_range
+
+    def wrong(fmt: radix.Format, memory: Any, root: int, iova: int, size: int) -> radix.Unmapped:
+        *tables, _leaf = radix.walk(fmt, memory, root, iova)
+        gone = right(fmt, memory, root, iova, size)
+        write_word(memory, tables[0].address, tables[0].raw)
+        return gone
+
+    unmap = lambda iommu: iommu.unmap("d", iova=LOW, size=PAGE)  # noqa: E731
+    warnings = warned("scalable", radix, "unmap_range", wrong, unmap)
+    assert len(warnings) == 3, "three levels became empty"
+    for warning in warnings:
+        assert warning.startswith("the table at 0x")
+        assert warning.endswith(" was freed while another table still points to it")
 
 
 def test_the_driver_as_it_is(warned: Any) -> None:

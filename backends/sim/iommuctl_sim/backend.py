@@ -106,7 +106,7 @@ def iommuctl_map(context: Context, request: MapRequest) -> bool:
 
 @hookimpl
 def iommuctl_unmap(context: Context, request: UnmapRequest) -> bool:
-    System(context).driver.unmap(request.domain, request.mappings, request.users)
+    System(context).unmap(request)
     return True
 
 

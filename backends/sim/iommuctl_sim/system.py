@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import Any
 
 from iommuctl.architecture import Answer, Architecture, Driver, Unit
-from iommuctl.hookspecs import Context
+from iommuctl.hookspecs import Context, UnmapRequest
 from iommuctl.model import Slot
 from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
 from iommuctl_sim.journal import Journal
 from iommuctl_sim.peek import Peek
 from iommuctl_sim.sanitizer import Sanitizer, same
-from iommuctl_sim.watched import WatchedContext, torn
+from iommuctl_sim.watched import WatchedContext, still_reached, torn
 
 
 class System:
@@ -57,6 +57,13 @@ class System:
         for problem in torn(self.unit, slot, memory.stores, self.architecture.structures):
             self.context.warn(problem)
         memory.stores = None
+
+    def unmap(self, request: UnmapRequest) -> None:
+        """Have the driver unmap, and see that nothing leads to what it frees."""
+        self.driver.unmap(request.domain, request.mappings, request.users)
+        freed = self._watched.memory.freed
+        for table in sorted(still_reached(self.driver, self.context.memory, request, freed)):
+            self.context.warn(f"the table at {table:#x} was freed while another table still points to it")
 
     @cached_property
     def _watched(self) -> WatchedContext:

@@ -8,10 +8,11 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from iommuctl.architecture import Unit
+from iommuctl.architecture import Driver, Unit
+from iommuctl.formats import radix
 from iommuctl.formats.bits import Layout
-from iommuctl.formats.memory import PAGE, Run, TableMemory
-from iommuctl.hookspecs import Context, Rows
+from iommuctl.formats.memory import PAGE, Memory, Run, TableMemory
+from iommuctl.hookspecs import Context, Rows, UnmapRequest
 from iommuctl.model import Command, Slot, Step
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class WatchedMemory:
         self._context = context
         self._cached: list[int] | None = None
         self.unit: Unit | None = None
+        self.freed: list[Run] = []
         self.stores: list[Store] | None = None
         """The stores in their order, while somebody wants them."""
 
@@ -74,11 +76,21 @@ class WatchedMemory:
                 self._context.warn(
                     f"the table at {self._cached[at]:#x} was freed while an entry in a cache still points to it"
                 )
+        self.freed.append(run)
         self._memory.free(run)
 
     def caches_changed(self) -> None:
         """What caches hold may have changed."""
         self._cached = None
+
+
+def still_reached(driver: Driver, memory: Memory, request: UnmapRequest, freed: Sequence[Run]) -> set[int]:
+    """Tables that were freed with the mappings of a request, and that a walk for these still comes to."""
+    domain = request.domain
+    fmt, root = driver.domain_format(domain), driver.domain_root(domain)
+    ends = {request.mappings[0].iova, request.mappings[-1].iova + request.mappings[-1].size - 1}
+    tables = {visit.address & -PAGE for iova in ends for visit in radix.walk(fmt, memory, root, iova)}
+    return {table for table in tables for run in freed if run.address <= table < run.address + run.pages * PAGE}
 
 
 def torn(unit: Unit, slot: Slot, stores: Sequence[Store], structures: Mapping[str, type[Layout]]) -> list[str]:
