@@ -7,7 +7,7 @@ addresses are physical or, nested, guest physical: the second stage maps the pag
 
 from typing import NamedTuple
 
-from iommuctl.model import Access, Rid, Slot, Translation
+from iommuctl.model import Access, RequestKind, Rid, Slot, Translation
 from tests.vtd.machine import SCALABLE, Machine, SparseMemory
 
 RAM = (0, 0x10_0000)
@@ -124,6 +124,12 @@ class Ask(NamedTuple):
     iova: int = PAGE_RW + 0x123
     access: Access = "r"
     privileged: bool = False
+    kind: RequestKind = "untranslated"
 
     def of(self, machine: Machine) -> Translation:
-        return machine.unit.walk(self.slot, self.iova, self.access, privileged=self.privileged)
+        """What the tables alone say."""
+        return machine.unit.walk(self.slot, self.iova, self.access, privileged=self.privileged, kind=self.kind)
+
+    def sent_to(self, machine: Machine) -> tuple[Translation, bool, bool]:
+        """The request itself: see Machine.request."""
+        return machine.request(self.slot, self.iova, self.access, privileged=self.privileged, kind=self.kind)

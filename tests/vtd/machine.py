@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from iommuctl.architecture import Completion
 from iommuctl.errors import NoRoom, OutsideMemory
 from iommuctl.formats.memory import PAGE, Run
-from iommuctl.model import Access, Command, Slot, Translation
+from iommuctl.model import Access, Command, RequestKind, Slot, Translation
 from iommuctl_vtd import ARCHITECTURE
 from iommuctl_vtd.unit import Unit
 
@@ -35,6 +35,8 @@ class SparseMemory:
         self.held: set[int] = set()
         """Pages that were allocated and not given back."""
         self.on_write: Callable[[], None] | None = None
+        self.read_only: tuple[int, int] = (0, 0)
+        """A range (first, size) whose writes fail."""
 
     def read(self, address: int, size: int) -> bytes:
         self._check(address, size)
@@ -47,6 +49,9 @@ class SparseMemory:
 
     def write(self, address: int, data: bytes) -> None:
         self._check(address, len(data))
+        first, extent = self.read_only
+        if address < first + extent and first < address + len(data):
+            raise OutsideMemory(f"{address:#x} cannot be written")
         self.writes.append((address, bytes(data)))
         step = 8 if self.on_write else PAGE
         for offset in range(0, len(data), step):
@@ -136,15 +141,16 @@ class SilentBus:
 
     def __init__(self) -> None:
         self.told: list[tuple[int, int | str | None, int, int]] = []
-        self.completion: Completion = "done"
+        self.completions: dict[int, Completion] = {}
+        """What comes of invalidations, by source id; of others, that they are done."""
 
     def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:
         self.told.append((source_id, pasid, first, last))
-        return self.completion
+        return self.completions.get(source_id, "done")
 
     def invalidate_pasids(self, source_id: int, first: int, last: int) -> Completion:
         self.told.append((source_id, "all", first, last))
-        return self.completion
+        return self.completions.get(source_id, "done")
 
 
 class Machine:
@@ -171,11 +177,17 @@ class Machine:
         self.warnings.append(text)
 
     def request(
-        self, slot: Slot, iova: int, access: Access = "r", *, privileged: bool = False
+        self,
+        slot: Slot,
+        iova: int,
+        access: Access = "r",
+        *,
+        privileged: bool = False,
+        kind: RequestKind = "untranslated",
     ) -> tuple[Translation, bool, bool]:
         """A request through the caches: the answer, whether the IOTLB had it, whether the tables say otherwise."""
-        answer = self.unit.request(slot, iova, access, privileged=privileged)
-        told, truth = answer.translation, self.unit.walk(slot, iova, access, privileged=privileged)
+        answer = self.unit.request(slot, iova, access, privileged=privileged, kind=kind)
+        told, truth = answer.translation, self.unit.walk(slot, iova, access, privileged=privileged, kind=kind)
         return told, answer.hit, bool(answer.recalled) and (told.pa, told.fault) != (truth.pa, truth.fault)
 
     def switch_on(self, rtaddr: int) -> None:

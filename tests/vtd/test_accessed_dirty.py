@@ -46,8 +46,7 @@ TABLES = (FS4, FS3, FS2)
 def after(machine: Machine, ask: Ask) -> dict[int, int]:
     """Do the request. The words that differ then, as the bits that were set."""
     before = machine.memory.words()
-    slot, iova, access, privileged = ask
-    answer, _, _ = machine.request(slot, iova, access, privileged=privileged)
+    answer, _, _ = ask.sent_to(machine)
     now = machine.memory.words()
     assert all(now[address] & word == word for address, word in before.items()), "a bit was cleared"
     changes = {address: word ^ before[address] for address, word in now.items() if word != before[address]}

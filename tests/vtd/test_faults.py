@@ -159,8 +159,7 @@ def test_fpd(name: str, where: tuple[int, ...], least: int) -> None:
     case = CASES[name]
     machine = machine_of(case, dict.fromkeys(where, FPD))
     before = machine.memory.words()
-    slot, iova, access, privileged = case.ask
-    answer, hit, stale = machine.request(slot, iova, access, privileged=privileged)
+    answer, hit, stale = case.ask.sent_to(machine)
     assert answer.fault
     assert answer.fault.code == case.code
     assert (hit, stale) == (False, False)

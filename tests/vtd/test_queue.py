@@ -27,9 +27,9 @@ RESPONSE = 0x1234503210019
 Words = tuple[int, ...]
 
 
-def with_queue(size: int = 0, width: int = WIDE, base: int = RING, **options: int) -> Machine:
+def with_queue(size: int = 0, width: int = WIDE, base: int = RING, rtaddr: int = RTADDR, **options: int) -> Machine:
     """A machine whose queue has 4096 << size bytes."""
-    machine = handmade(None, **options)
+    machine = handmade(None, rtaddr=rtaddr, **options)
     unit = machine.unit
     unit.write_register("IQT", 0)
     unit.write_register("IQA", base | width | size)
@@ -37,17 +37,23 @@ def with_queue(size: int = 0, width: int = WIDE, base: int = RING, **options: in
     return machine
 
 
+def length(machine: Machine) -> int:
+    """How many bytes a descriptor of the queue has."""
+    return 32 if machine.unit.read_register("IQA") & WIDE else 16
+
+
 def place(machine: Machine, offset: int, descriptor: Words) -> None:
     """Put a descriptor into the ring; words that are not given are 0."""
-    words = (*descriptor, 0, 0, 0, 0)[:4]
+    words = (*descriptor, 0, 0, 0, 0)[: length(machine) // 8]
     machine.memory.put({RING + offset + 8 * number: word for number, word in enumerate(words)})
 
 
 def run(machine: Machine, *descriptors: Words) -> int:
     """Queue descriptors at the start of a fresh ring. Returns IQEI, 0 when all were taken."""
+    size = length(machine)
     for number, descriptor in enumerate(descriptors):
-        place(machine, 32 * number, descriptor)
-    machine.unit.write_register("IQT", 32 * len(descriptors))
+        place(machine, size * number, descriptor)
+    machine.unit.write_register("IQT", size * len(descriptors))
     return error(machine)
 
 

@@ -8,7 +8,7 @@ from iommuctl_vtd.first_stage import FirstStageFormat
 from iommuctl_vtd.registers import CAP, ECAP
 from iommuctl_vtd.second_stage import SecondStageFormat
 
-LEGACY_MODE, SCALABLE_MODE = 0, 1
+LEGACY_MODE, SCALABLE_MODE, ABORT_MODE = 0, 1, 3
 """Values of RTADDR.TTM."""
 WIDTHS = {1: 39, 2: 48, 3: 57}
 """Second-stage widths by the values of AW."""

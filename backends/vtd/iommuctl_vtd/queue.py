@@ -13,7 +13,7 @@ from iommuctl.errors import OutsideMemory
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.memory import Memory
 from iommuctl_vtd.caches import Caches
-from iommuctl_vtd.capability import LEGACY_MODE, SCALABLE_MODE, Capability
+from iommuctl_vtd.capability import ABORT_MODE, LEGACY_MODE, SCALABLE_MODE, Capability
 from iommuctl_vtd.invalidation import (
     DESCRIPTORS,
     ContextCacheInvalidate,
@@ -29,9 +29,8 @@ from iommuctl_vtd.registers import FSTS, IQA, IQERCD, RTADDR
 
 LEGACY_TYPES = range(1, 6)
 """The types that are valid in legacy mode: VT-d 4.1 section 6.5.2.10."""
-BAD_TAIL, BAD_FETCH, BAD_TYPE, BAD_FIELD, BAD_WIDTH, BAD_ALIGNMENT = 1, 2, 3, 4, 5, 6
+BAD_TAIL, BAD_FETCH, BAD_TYPE, BAD_FIELD, BAD_WIDTH, BAD_ALIGNMENT, BAD_MODE = 1, 2, 3, 4, 5, 6, 7
 """Values of IQERCD.IQEI."""
-
 
 WIDE, NARROW = 32, 16
 """Bytes of a descriptor of 256 and of 128 bits."""
@@ -90,9 +89,7 @@ class Queue:
             # A head that is off by half a descriptor would never meet the tail.
             if (head | tail) % self._descriptor:
                 raise QueueError(BAD_ALIGNMENT)
-            self._legacy = RTADDR.TTM.get(root) == LEGACY_MODE
-            if not self._legacy and (RTADDR.TTM.get(root) != SCALABLE_MODE or self._descriptor != WIDE):
-                raise QueueError(BAD_WIDTH)
+            self._check_mode(RTADDR.TTM.get(root))
             while head != tail:
                 self._execute(self._fetch(head))
                 head = self._after(head)
@@ -104,6 +101,14 @@ class Queue:
             self._record |= IQERCD.encode(ITESID=error.source_id)
             head = self._abort(self._after(head), tail)
         return Outcome(head, self._status, self._record, self._interrupt)
+
+    def _check_mode(self, mode: int) -> None:
+        """Whether there are queues like this one in a table mode: VT-d 4.1 section 6.5.2.10."""
+        self._legacy = mode == LEGACY_MODE
+        if mode not in (LEGACY_MODE, SCALABLE_MODE) and not (mode == ABORT_MODE and self._capability.has("ADMS")):
+            raise QueueError(BAD_MODE)
+        if not self._legacy and self._descriptor != WIDE:
+            raise QueueError(BAD_WIDTH)
 
     def _after(self, offset: int) -> int:
         return (offset + self._descriptor) % self._size
@@ -213,14 +218,13 @@ class Queue:
             self._record = self._record & ~IQERCD.ICESID.mask | IQERCD.encode(ICESID=source)
 
     def _wait(self, raw: int) -> None:
+        if InvalidationWait.SW.get(raw):
+            data = InvalidationWait.STDATA.get(raw).to_bytes(4, "little")
+            try:
+                self._memory.write(InvalidationWait.STADDR.get(raw), data)
+            except OutsideMemory:
+                raise QueueError(BAD_FETCH) from None
         self._interrupt |= bool(InvalidationWait.IF.get(raw))
-        if not InvalidationWait.SW.get(raw):
-            return
-        data = InvalidationWait.STDATA.get(raw).to_bytes(4, "little")
-        try:
-            self._memory.write(InvalidationWait.STADDR.get(raw), data)
-        except OutsideMemory:
-            raise QueueError(BAD_FETCH) from None
 
     _COMMANDS: ClassVar[Mapping[type[Layout], Callable[["Queue", int], None]]] = {
         ContextCacheInvalidate: _context_invalidate,

@@ -17,7 +17,7 @@ from iommuctl_vtd.legacy_walk import LegacyWalk
 from iommuctl_vtd.pasid_entry import PASS_THROUGH
 from iommuctl_vtd.queue import Queue
 from iommuctl_vtd.register_bank import RegisterBank, power_on
-from iommuctl_vtd.registers import CAP, FSTS, GCMD, GSTS, RTADDR
+from iommuctl_vtd.registers import CAP, FSTS, GCMD, GSTS, IQERCD, RTADDR
 from iommuctl_vtd.scalable_walk import ScalableWalk
 from iommuctl_vtd.walk import Mapped, Refused, Request, Rights, Walk
 
@@ -110,8 +110,10 @@ class Unit:
         queue = Queue(self._memory, self._caches, self._bus, self.capability, self.read_register("IQA"))
         done = queue.run(self.read_register("IQH"), self.read_register("IQT"), self._rows.get("vtd", LATCHED_ROOT))
         self._put("IQH", done.head)
-        if done.status or not FSTS.ICE.get(status):
-            self._put("IQERCD", done.record)
+        # ICESID tells of ICE, which does not stop the queue: it stays as long.
+        keeps = FSTS.ICE.get(status) and not FSTS.ICE.get(done.status)
+        known = self.read_register("IQERCD") & IQERCD.ICESID.mask if keeps else 0
+        self._put("IQERCD", done.record | known)
         if done.status:
             self._put("FSTS", self.read_register("FSTS") | done.status)
         if done.interrupt:
