@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from iommuctl.model import Fault, Slot
 from tests.vtd.handmade import (
+    BY_RID,
     CONTEXT,
     DIRECTORY_1,
     ENTRY_FIRST,
@@ -53,13 +54,16 @@ TOO_HIGH = 1 << 48
 
 
 class Case(NamedTuple):
-    """What is asked, which words differ, which reason that is, and which capability the unit lacks."""
+    """What is asked, which words differ, which reason that is, which capability the unit lacks, and where memory
+    cannot be written, as (first, size).
+    """
 
     code: int
     ask: Ask
     changes: dict[int, int]
     without: str = ""
     rtaddr: int = RTADDR
+    read_only: tuple[int, int] = (0, 0)
 
 
 def machine_of(case: Case, more: dict[int, int] | None = None) -> Machine:
@@ -71,7 +75,9 @@ def machine_of(case: Case, more: dict[int, int] | None = None) -> Machine:
         options["ecap"] = ECAP & ~(1 << ECAP_BITS[case.without])
     words = WORDS | case.changes
     words |= {address: words.get(address, 0) | bits for address, bits in (more or {}).items()}
-    return handmade(words, rtaddr=case.rtaddr, **options)
+    machine = handmade(words, rtaddr=case.rtaddr, **options)
+    machine.memory.read_only = case.read_only
+    return machine
 
 
 def fault_of(case: Case) -> Fault:
@@ -108,9 +114,19 @@ CASES = {
     "context bit 5": Case(0x42, READ, changed(CONTEXT, 5)),
     "directory beyond the host": Case(0x42, READ, changed(CONTEXT, 48)),
     "RID_PRIV without RPRIVS": Case(0x42, READ, {CONTEXT + 8: 1 << 20}),
+    "translation request without DTE": Case(0x44, Ask(SECOND, kind="translation"), {}),
+    "translated request without DTE": Case(0x44, Ask(SECOND, kind="translated"), {}),
+    "translation request without DTE and PASID": Case(0x44, Ask(BY_RID, kind="translation"), {}),
+    "translated request without DTE and PASID": Case(0x44, Ask(BY_RID, kind="translated"), {}),
+    # Public sources disagree whether this is SCT.4 or SCT.9; see docs/decisions.md.
+    "RID_PASID beyond PDTS": Case(0x43, Ask(BY_RID), {CONTEXT + 8: 8192}),
     "PASID not allowed": Case(0x45, Ask(Slot(RID, 1)), {CONTEXT: 0x3001}),
+    "PASID not allowed, translation request": Case(0x45, Ask(FIRST, kind="translation"), {CONTEXT: 0x3005}),
+    "PASID not allowed, translated request": Case(0x45, Ask(FIRST, kind="translated"), {CONTEXT: 0x3005}),
     "PASID beyond PDTS 0": Case(0x46, Ask(Slot(RID, 8192)), {}),
     "PASID beyond PDTS 6": Case(0x46, Ask(Slot(RID, 1 << 19)), {CONTEXT: 0x3C09}),
+    "PASID beyond PDTS, translation request": Case(0x46, Ask(Slot(RID, 8192), kind="translation"), {CONTEXT: 0x300D}),
+    "PASID beyond PDTS, translated request": Case(0x46, Ask(Slot(RID, 8192), kind="translated"), {CONTEXT: 0x300D}),
     "no directory": Case(0x50, READ, {CONTEXT: NOWHERE | 9}),
     "directory entry 0": Case(0x51, READ, {DIRECTORY_1: 0}),
     "directory entry reserved": Case(0x52, READ, changed(DIRECTORY_1, 2)),
@@ -200,6 +216,28 @@ CASES = {
 }  # fmt: skip
 
 
+# Accessed and dirty bits that cannot be written. Walks have no effects, so only requests fail so.
+SSADE, SSADE_NESTED = {ENTRY_SECOND: 0x10289}, {ENTRY_NESTED: 0x102C9}
+ACCESSED = {address: WORDS[address] | 0x100 for address in (SS4, SS3, SS2, SS1 + RW4)}
+PAGE_OF_SS1, PAGE_OF_FS1, PAGE_OF_GPA1 = ((entry, 0x1000) for entry in (SS1, FS1, GPA1))
+UPDATES = {
+    "second stage, A of the page": Case(0x7D, READ, SSADE, read_only=PAGE_OF_SS1),
+    "second stage, A of the top": Case(0x7D, READ, SSADE, read_only=(SS4, 8)),
+    "second stage, A of all": Case(0x7D, WRITE, SSADE, read_only=(SS4, SS1 + 0x1000 - SS4)),
+    "second stage, D": Case(0x7D, WRITE, SSADE | ACCESSED, read_only=PAGE_OF_SS1),
+    "second stage, A, translation request": Case(
+        0x7D, READ._replace(kind="translation"), SSADE | {CONTEXT: 0x300D}, read_only=PAGE_OF_SS1
+    ),
+    "first stage, A of the page": Case(0x91, FS_READ, {FS1 + RW4: 0x30007}, read_only=PAGE_OF_FS1),
+    "first stage, A of the top": Case(0x91, FS_READ, {FS4: 0x21007}, read_only=(FS4, 8)),
+    "first stage, D": Case(0x91, FS_WRITE, {FS1 + RW4: 0x30027}, read_only=PAGE_OF_FS1),
+    "first stage, EA": Case(0x91, FS_READ, {ENTRY_FIRST + 16: 0x20080}, read_only=(FS4, 8)),
+    "nested, A of the first stage": Case(0x91, N_READ, {FS1 + RW4: 0x30007}, read_only=PAGE_OF_FS1),
+    "nested, D of the first stage": Case(0x91, N_WRITE, {FS1 + RW4: 0x30027}, read_only=PAGE_OF_FS1),
+    "nested, A of the second stage": Case(0x7D, N_READ, SSADE_NESTED, read_only=PAGE_OF_GPA1),
+}  # fmt: skip
+
+
 ALL = (1 << 64) - 1
 ORDER = {
     "P, then reserved: root": Case(0x39, READ, {ROOT: ALL - 1}),
@@ -207,6 +245,8 @@ ORDER = {
     "P, then reserved: directory": Case(0x51, READ, {DIRECTORY_1: ALL - 3}),
     "P, then reserved: PASID entry": Case(0x59, READ, {ENTRY_SECOND: ALL - 3, ENTRY_SECOND + 8: ALL}),
     "reserved, then PASID not allowed": Case(0x42, READ, {CONTEXT: 0x3021}),
+    "DTE, then PASID not allowed": Case(0x44, Ask(SECOND, kind="translation"), {CONTEXT: 0x3001}),
+    "reserved, then DTE": Case(0x42, Ask(SECOND, kind="translated"), {CONTEXT: 0x3029}),
     "PASID not allowed, then too large": Case(0x45, Ask(Slot(RID, 8192)), {CONTEXT: 0x3001}),
     "PASID too large, then no directory": Case(0x46, Ask(Slot(RID, 8192)), {CONTEXT: NOWHERE | 9}),
     "reserved, then kind": Case(0x5A, READ, {ENTRY_SECOND: 0x409}),

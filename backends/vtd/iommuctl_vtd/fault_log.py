@@ -10,7 +10,7 @@ from iommuctl_vtd.walk import Request
 NEXT_RECORD = "next fault record"
 RECOVERABLE = frozenset({0x05, 0x06, 0x71, 0x79, 0x81, 0x85, 0x86})
 """What a translation request is answered with no rights for: a device may ask for the page and try again."""
-_ADDRESS_TYPES = {"untranslated": 0, "translation": 1, "translated": 2}
+_ADDRESS_TYPES = {"untranslated": 0, "translation": 1, "translated": 2, "page": 0}
 
 
 class FaultLog:
@@ -33,14 +33,15 @@ class FaultLog:
         if FaultRecord.F.get(registers.get(name)):
             registers.put("FSTS", status | FSTS.PFO.mask)
             return
-        slot = request.slot
+        slot, pages = request.slot, request.kind == "page"
         record = FaultRecord.encode(
             FI=request.iova & -4096,
             SID=slot.rid.source_id,
             PP=slot.pasid is not None,
             PV=slot.pasid or 0,
             PRIV=request.privileged,
-            T1=not request.write,
+            T1=not (request.write or pages),
+            T2=pages,
             AT=_ADDRESS_TYPES[request.kind],
             FR=code,
             F=1,

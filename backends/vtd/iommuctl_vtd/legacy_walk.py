@@ -66,6 +66,7 @@ class LegacyWalk(Walk):
         return entry
 
     def _root_entry(self, source: int) -> int:
+        self._check_reserved(RTADDR, self._root, 0x30, self._root)
         index = source >> 8 << 1
         if self._caches and (found := self._caches.contexts.root(index)):
             return self._recall("context", RootEntry, found, source)
