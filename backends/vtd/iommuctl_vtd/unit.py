@@ -88,9 +88,13 @@ class Unit:
             RTPS=GCMD.SRTP.get(value) | GSTS.RTPS.get(self.read_register("GSTS")),
         )
         if GCMD.SRTP.get(value):
-            self._rows.put("vtd", LATCHED_ROOT, self.read_register("RTADDR"))
+            root, before = self.read_register("RTADDR"), self._rows.get("vtd", LATCHED_ROOT)
+            self._rows.put("vtd", LATCHED_ROOT, root)
             if CAP.ESRTPS.get(self.capability.cap):
                 self._caches.drop_all()
+            elif RTADDR.TTM.get(root) != RTADDR.TTM.get(before):
+                # The entries of one mode are no entries of another.
+                self._caches.contexts.drop_all()
         if not GCMD.QIE.get(value):
             self._put("IQH", 0)
         self._put("GSTS", status)
@@ -165,6 +169,9 @@ class Unit:
         walker, request = self._start(slot, iova, access, kind, None, privileged=privileged)
         try:
             if not self._translating() and kind == "untranslated":
+                return self._answer(request, access, walker, _untranslated(iova))
+            if kind == "translated":
+                walker.admit()
                 return self._answer(request, access, walker, _untranslated(iova))
             walker.find_tables()
             return self._answer(request, access, walker, walker.translate())
