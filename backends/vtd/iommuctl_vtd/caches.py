@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from iommuctl.hookspecs import Rows
 from iommuctl_vtd.config_caches import CONTEXTS, DIRECTORY, ContextCache, PasidCache
-from iommuctl_vtd.context_entry import ContextEntry, ScalableContextEntry
+from iommuctl_vtd.context_entry import PASSES_THROUGH, ContextEntry, ScalableContextEntry
 from iommuctl_vtd.iotlb import Iotlb
 from iommuctl_vtd.paging_cache import PagingCache
 from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE, PasidDirectoryEntry, PasidEntry
@@ -38,8 +38,11 @@ class Caches:
     def tables(self, *, legacy: bool) -> Iterator[int]:
         """The addresses of the tables that cached entries point to. Those of guests are not among them."""
         for kind, entry in self.contexts.entries():
-            if kind == CONTEXTS:
-                yield (ContextEntry.SSPTPTR if legacy else ScalableContextEntry.PASIDDIRPTR).get(entry.raw)
+            if kind == CONTEXTS and not legacy:
+                yield ScalableContextEntry.PASIDDIRPTR.get(entry.raw)
+            elif kind == CONTEXTS:
+                if ContextEntry.TT.get(entry.raw) != PASSES_THROUGH:
+                    yield ContextEntry.SSPTPTR.get(entry.raw)
             else:
                 # Both halves of a scalable root entry hold their pointer as the entry of legacy mode does.
                 yield from (RootEntry.CTP.get(half) for half in RootEntry.to_words(entry.raw) if half & 1)

@@ -6,6 +6,9 @@
 
 from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
 
+TRANSLATE, TRANSLATE_WITH_ATS, PASSES_THROUGH = 0, 1, 2
+"""Values of TT in legacy mode."""
+
 
 class ContextEntry(Layout, bits=128, name="vtd.context-entry", present="P"):
     """Context entry of legacy mode: VT-d 4.1 section 9.3. The second stage translates, or nothing does."""
@@ -14,7 +17,9 @@ class ContextEntry(Layout, bits=128, name="vtd.context-entry", present="P"):
     FPD = Bit(1)
     """Faults that are qualified by it are not recorded; hardware looks at it even when P is 0."""
     TT = Bits(3, 2, values={
-        0: "second stage", 1: "second stage, also for translation and translated requests", 2: "pass-through",
+        TRANSLATE: "second stage",
+        TRANSLATE_WITH_ATS: "second stage, also for translation and translated requests",
+        PASSES_THROUGH: "pass-through",
     })  # fmt: skip
     SSPTPTR = Address(63, 12)
 

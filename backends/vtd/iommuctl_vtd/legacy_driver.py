@@ -11,10 +11,9 @@ from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Binding, Device, Occupant, Rid
 from iommuctl_vtd.audit import audit_domain
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, LEGACY_MODE
-from iommuctl_vtd.context_entry import ContextEntry
+from iommuctl_vtd.context_entry import TRANSLATE, TRANSLATE_WITH_ATS, ContextEntry
 from iommuctl_vtd.driver import Driver
 from iommuctl_vtd.legacy_tables import LegacyTables
-from iommuctl_vtd.legacy_walk import TRANSLATE, TRANSLATE_WITH_ATS
 from iommuctl_vtd.rules import Change, Scope
 
 ATS = "vtd.ats"

@@ -3,14 +3,11 @@
 
 from iommuctl_vtd.capability import WIDTHS
 from iommuctl_vtd.config_caches import Cached
-from iommuctl_vtd.context_entry import ContextEntry
+from iommuctl_vtd.context_entry import PASSES_THROUGH, TRANSLATE, TRANSLATE_WITH_ATS, ContextEntry
 from iommuctl_vtd.pasid_entry import PASS_THROUGH, SECOND_STAGE
 from iommuctl_vtd.registers import RTADDR
 from iommuctl_vtd.root_entry import RootEntry
 from iommuctl_vtd.walk import Mapped, Reasons, Refused, Rights, Tag, Walk
-
-TRANSLATE, TRANSLATE_WITH_ATS, PASSES_THROUGH = 0, 1, 2
-"""Values of TT."""
 
 
 class LegacyWalk(Walk):

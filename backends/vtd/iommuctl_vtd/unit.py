@@ -202,7 +202,12 @@ class Unit:
         return bool(GSTS.TES.get(self.read_register("GSTS")))
 
     def _serves(self, cached: Mapped, walker: Walk, *, write: bool) -> bool:
-        """Whether a cached translation will do; otherwise the tables are asked, which may allow more by now."""
+        """Whether a cached translation will do; otherwise the tables are asked, which may allow more by now.
+
+        A large page can hold interrupt addresses, where none of its translations may end.
+        """
+        if INTERRUPT_RANGE[0] <= cached.pa <= INTERRUPT_RANGE[1]:
+            return False
         denied = cached.rights.denied(write=write, privileged=walker.privileged, wpe=walker.wpe)
         return not denied and (cached.dirty or not write)
 
