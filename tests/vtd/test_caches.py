@@ -23,6 +23,7 @@ from tests.vtd.handmade import (
     handmade,
 )
 from tests.vtd.machine import Machine
+from tests.vtd.test_queue import WIDE, Words, run, with_queue
 
 LEGACY = 0x1000
 LEGACY_WORDS = {0x2010: 0x10001, 0x2018: 0x4202}
@@ -75,6 +76,37 @@ def test_tables_of_legacy_mode() -> None:
     machine = handmade(words, rtaddr=LEGACY)
     assert machine.request(OTHER, 0x5678)[0].pa == 0x5678
     assert tables(machine) == {0x2000}
+
+
+IH = 0x40
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "page", "others"),
+    [
+        ((0xD2,), False, False),
+        ((0x4200E2,), False, False),
+        ((0x700E2,), True, True),
+        ((0x4200F2, PAGE_RW), False, False),
+        ((0x4200F2, PAGE_RW | IH), False, True),
+        ((0x4200F2, PAGE_RW + 0x1000), True, False),
+        ((0x4200F2, PAGE_RW + 0x1000 | IH), True, True),
+        ((0x4200F2, 0), True, True),
+        ((0x700F2, PAGE_RW), True, True),
+        ((0x11,), True, True),
+        ((0x4200F2, PAGE_RW & -(4096 << 18) | 18), False, False),
+    ],
+    ids=lambda value: " ".join(f"{word:x}" for word in value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.parametrize("width", [0, WIDE])
+def test_legacy_mode_in_queues_of_both_widths(descriptor: Words, page: bool, others: bool, width: int) -> None:
+    """Whether the page, and the tables of all pages around it, are still cached."""
+    machine = with_queue(width=width, rtaddr=LEGACY)
+    machine.memory.put(LEGACY_WORDS)
+    machine.request(BY_RID, PAGE_RW)
+    assert run(machine, descriptor) == 0
+    assert bool(machine.unit.caches()["paging"]) == others
+    assert machine.request(BY_RID, PAGE_RW)[1] == page
 
 
 def test_both_halves_of_a_root_entry() -> None:
