@@ -27,10 +27,10 @@ class LegacyWalk(Walk):
     )
 
     def admit(self) -> None:
-        if self._request.kind == "page":
-            raise Refused(0x32)
         if self._request.slot.pasid is not None:
             raise Refused(0x31)
+        if self._request.kind == "page":
+            raise Refused(0x32)
         entry = self._entry = self._context_entry()
         if self._request.needs_ats and ContextEntry.TT.get(entry) != TRANSLATE_WITH_ATS:
             raise Refused(0x0D)
