@@ -123,9 +123,10 @@ def page(layout: type[Layout], examples: dict[type[Layout], str]) -> str:
     parts = [
         f"# {layout.name}",
         cleandoc(layout.__doc__ or ""),
-        f"{layout.bits} bits, declared in [{source.name}](../../{source}).",
+        f"{layout.bits} bits. Declared in [{source.parent.name}/{source.name}](../../{source}).",
         *fields_of(layout, layout.fields),
         *left_over(layout),
+        *checks_of(layout),
     ]
     for revision, other in layout.revisions.items():
         if other is not layout:
@@ -185,6 +186,13 @@ def left_over(layout: type[Layout]) -> Iterator[str]:
         sentences.append(f"Ignored: {bit_names(layout.ignored)}.")
     if sentences:
         yield " ".join(sentences)
+
+
+def checks_of(layout: type[Layout]) -> Iterator[str]:
+    """What its fields must hold beyond that."""
+    if layout.checks:
+        yield "`table decode` calls it out where one of these does not hold:"
+        yield "\n".join(f"* {check.field.name} {check.demand}." for check in layout.checks)
 
 
 def worked_examples() -> dict[type[Layout], str]:

@@ -85,7 +85,7 @@ def show(
 def _explained(layout: "type[Layout] | None", value: int) -> "Decoded":
     from iommuctl.inspect import decode
 
-    return decode.explain(layout, value) if layout else decode.Decoded("", None, (value,), (), ())
+    return decode.decode(layout, value) if layout else decode.Decoded("", None, (value,), (), ())
 
 
 def _register(name: str, value: int, found: "Decoded") -> Node:

@@ -26,9 +26,12 @@ Where another revision of the specification differs, a subclass says how, and no
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from iommuctl.errors import BadStructure
+
+if TYPE_CHECKING:
+    from iommuctl.formats.checks import Check
 
 _WORD = 64
 _ALL_ONES = (1 << _WORD) - 1
@@ -156,7 +159,9 @@ class Layout:
     fixed: ClassVar[int]
     """What the fixed fields hold."""
     present: ClassVar[Field | None] = None
-    """The bit that makes hardware look at the rest, in a structure that more than one store writes."""
+    """The bit that makes hardware look at the rest."""
+    checks: ClassVar[tuple["Check", ...]] = ()
+    """What the specification demands beyond the layout; see `iommuctl.formats.checks`."""
     _declared: ClassVar[Mapping[str, Field]] = {}
     _by_name: ClassVar[dict[str, Field]]
     _places: ClassVar[tuple[tuple[str, int, int], ...]]
@@ -235,8 +240,8 @@ class Layout:
 
     @classmethod
     def decode(cls, raw: int) -> dict[str, int]:
-        """The value of every field. Raises BadStructure where `problems` finds something."""
-        if found := cls.problems(raw):
+        """The value of every field. Raises BadStructure where `misfits` finds something."""
+        if found := cls.misfits(raw):
             raise BadStructure(f"{raw:#x} is not a valid {cls.name}", because="; ".join(found))
         return cls.values(raw)
 
@@ -246,17 +251,22 @@ class Layout:
         return {name: (raw & mask) >> bias for name, mask, bias in cls._places}
 
     @classmethod
-    def problems(cls, raw: int) -> list[str]:
-        """Sentences about what is wrong with a structure by its layout alone; none for a good one."""
+    def checked(cls, raw: int) -> int:
+        """Mask of the bits that hardware checks: none of them in a structure that is not present."""
+        return 0 if cls.present and not cls.present.get(raw) else (1 << cls.bits) - 1
+
+    @classmethod
+    def misfits(cls, raw: int, checked: int = -1) -> list[str]:
+        """Sentences about what the layout alone forbids, in these bits; none for a structure that it could encode."""
         if raw < 0 or raw >> cls.bits:
             return [f"it has more than {cls.bits} bits"]
         found = [
             f"{field.name} is {field.get(raw):#x} but always {field.value:#x} in this structure"
             for field in cls.fields
-            if isinstance(field, Fixed) and field.get(raw) != field.value
+            if isinstance(field, Fixed) and field.mask & checked and field.get(raw) != field.value
         ]
-        if raw & cls.reserved:
-            found.append(f"reserved {bit_names(raw & cls.reserved)} set")
+        if reserved := raw & cls.reserved & checked:
+            found.append(f"reserved {bit_names(reserved)} set")
         return found
 
     @classmethod

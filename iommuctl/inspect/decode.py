@@ -8,14 +8,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from iommuctl.errors import BackendUnavailable, BadNumber, BadStructure, NoSuchStructure
-from iommuctl.formats.bits import Layout
+from iommuctl.formats import checks
+from iommuctl.formats.bits import Fixed, Layout
 
 _HEX = re.compile(r"(0[xX])?([0-9a-fA-F]+)", re.ASCII)
 _WORD_DIGITS = 16
 
 
 class DecodedField(NamedTuple):
-    """A field with its place, its value and what the value means, where that has a name."""
+    """A field with its place, its value and what that means."""
 
     name: str
     msb: int
@@ -26,7 +27,7 @@ class DecodedField(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A structure, field by field, and sentences about what is wrong with it.
+    """A structure, field by field, and sentences about what is wrong with it, each with the section that says so.
 
     `revision` is None for a structure that looks the same in all revisions of its specification.
     """
@@ -94,8 +95,17 @@ def first_paragraph(text: str | None) -> str:
 def field_docs(layout: type[Layout]) -> dict[str, str]:
     """What the literals behind the fields of a declaration say, by the fields' names: each one's first paragraph.
 
-    There are none for a declaration whose source is not installed.
+    Another revision has those of the declaration that it changes. There are none for a declaration whose source is
+    not installed.
     """
+    found: dict[str, str] = {}
+    for declaration in reversed(layout.__mro__):
+        if issubclass(declaration, Layout) and declaration is not Layout:
+            found |= _own_docs(declaration)
+    return found
+
+
+def _own_docs(layout: type[Layout]) -> dict[str, str]:
     import ast
     from inspect import getsource
     from textwrap import dedent
@@ -114,24 +124,20 @@ def field_docs(layout: type[Layout]) -> dict[str, str]:
 
 
 def decode(layout: type[Layout], raw: int) -> Decoded:
-    """Every field of a structure, whatever its reserved bits hold."""
-    fields = [
-        DecodedField(
-            field.name, field.msb, field.lsb, field.get(raw), field.values.get(field.get(raw), ""), field.needs
-        )
-        for field in layout.fields
-    ]
-    return Decoded(layout.name, layout.revision, layout.to_words(raw), tuple(fields), tuple(layout.problems(raw)))
+    """Every field of a structure, whatever its reserved bits hold, and what is wrong with it.
 
-
-def explain(layout: type[Layout], raw: int) -> Decoded:
-    """As `decode`; a field that is not zero and whose value has no name means what its declaration says of it."""
-    found, docs = decode(layout, raw), field_docs(layout)
-    fields = (
-        field._replace(meaning=docs.get(field.name, "")) if field.value and not field.meaning else field
-        for field in found.fields
-    )
-    return found._replace(fields=tuple(fields))
+    A value that has no name means what the declaration says of its field, which is about bits that are set: a single
+    one that is not means nothing.
+    """
+    docs = field_docs(layout)
+    docs |= {field.name: f"always {field.value:#x}" for field in layout.fields if isinstance(field, Fixed)}
+    fields = []
+    for field in layout.fields:
+        value = field.get(raw)
+        meaning = field.values.get(value) or (docs.get(field.name, "") if value or field.width > 1 else "")
+        fields.append(DecodedField(field.name, field.msb, field.lsb, value, meaning, field.needs))
+    problems = tuple(checks.problems(layout, raw))
+    return Decoded(layout.name, layout.revision, layout.to_words(raw), tuple(fields), problems)
 
 
 def parse(layout: type[Layout], texts: Sequence[str]) -> int:

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """`table list` and `table decode`: the three ways to write a structure, and what is said about it."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from iommuctl.errors import BadNumber, BadStructure
 from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Layout
 from iommuctl.inspect import decode
 
-from .conftest import Run
+from .conftest import Run, python
 
 
 class Sample(Layout, bits=128, name="test.sample"):
-    """A sample: section 1."""
+    """A sample: Toy 1.0 section 1."""
 
     P = Bit(0, values={0: "absent", 1: "present"})
     KIND = Fixed(7, 4, 3)
     PTR = Address(63, 12)
+    """Where the rest is."""
     HIGH = Bits(127, 120)
 
 
@@ -73,11 +77,11 @@ def test_fields_meanings_and_problems() -> None:
     found = decode.decode(Sample, VALUE | 1 << 100)
     assert [(field.name, field.value, field.meaning) for field in found.fields] == [
         ("P", 1, "present"),
-        ("KIND", 3, ""),
-        ("PTR", 0x5000, ""),
+        ("KIND", 3, "always 0x3"),
+        ("PTR", 0x5000, "Where the rest is."),
         ("HIGH", 0x7F, ""),
     ]
-    assert found.problems == ("reserved bit 100 set",)
+    assert found.problems == ("reserved bit 100 set: Toy 1.0 section 1",)
 
 
 def test_what_declarations_say_of_their_fields() -> None:
@@ -87,14 +91,22 @@ def test_what_declarations_say_of_their_fields() -> None:
 
 
 def test_the_meaning_of_a_value_is_its_name_or_else_what_its_field_is() -> None:
-    explained = decode.explain(decode.find("vtd.iqa"), 0x2000802)
-    assert {field.name: field.meaning for field in explained.fields} == {
+    def meanings(name: str, raw: int, revision: int | None = None) -> dict[str, str]:
+        found = decode.decode(decode.find(name, revision), raw)
+        return {field.name: field.meaning for field in found.fields}
+
+    assert meanings("vtd.iqa", 0x2000802) == {
         "QS": "The queue has 4096 << QS bytes.",
         "DW": "descriptors of 256 bits",
         "IQA": "Address of the queue.",
     }
-    nothing = decode.explain(decode.find("vtd.iqa"), 0)
-    assert [field.meaning for field in nothing.fields] == ["", "descriptors of 128 bits", ""]
+    # A single bit that is not set, and a value that should have a name, mean nothing.
+    assert meanings("vtd.iqa", 0)["QS"] == "The queue has 4096 << QS bytes."
+    assert meanings("vtd.pasid-entry", 5 << 6) | {"P": "", "PGTT": ""} == meanings("vtd.pasid-entry", 5 << 6)
+    assert meanings("vtd.pasid-entry", 1)["P"] == "The PASID has translations."
+    # A revision has what it does not change from the newest.
+    old = meanings("vtd.pasid-entry", 1 << 5 | 1, 3)
+    assert (old["P"], old["SLEE"]) == ("The PASID has translations.", "The second stage has execute permissions.")
 
 
 def test_decode_as_text(ok: Run) -> None:
@@ -105,13 +117,31 @@ def test_decode_as_text(ok: Run) -> None:
     assert lines[3].split() == ["BITS", "FIELD", "VALUE", "MEANING"]
     rows = [line.split(maxsplit=3) for line in lines[4:]]
     assert ["8:6", "PGTT", "0x3", "nested"] in rows
-    assert ["79:64", "DID", "0x1"] in rows
+    assert ["79:64", "DID", "0x1", "Domain id, by which caches tag what they keep."] in rows
+    assert ["1", "FPD", "0x0"] in rows
+    assert not any(line.startswith("problem") for line in lines)
 
 
-def test_decode_calls_reserved_bits_out(run: Run) -> None:
-    result = run("table decode vtd.pasid-entry 0x1 0x0 0x0 0x0 0x0 0x0 0x0 0x1")
-    assert result.code == 0
-    assert result.out.splitlines()[-1] == "problem: reserved bit 448 set"
+def test_decode_calls_out_what_is_wrong_and_who_says_so(ok: Run) -> None:
+    words = "0x141 0x0 0x0 0x0 0x0 0x0 0x0 0x1"
+    problems = [
+        "reserved bit 448 set: VT-d 4.1 section 9.6",
+        "PGTT is 0x5 but must be 0x1, 0x2, 0x3 or 0x4: VT-d 4.1 section 9.6",
+    ]
+    lines = ok(f"table decode vtd.pasid-entry {words}").out.splitlines()
+    assert lines[-2:] == [f"problem: {problem}" for problem in problems]
+    assert ok(f"table decode vtd.pasid-entry {words} -j").json["problems"] == problems
+    # Not present: hardware does not look at the rest.
+    assert ok(f"table decode vtd.pasid-entry {words.replace('0x141', '0x140')} -j").json["problems"] == []
+
+
+def test_the_program_itself(state: Path) -> None:
+    """What scripts see of a structure that is wrong: the question was answered, so the exit code is 0."""
+    result = python("-m", "iommuctl", "table", "decode", "vtd.context-entry", "0xd", "0x2", "-j")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["problems"] == ["TT is 0x3 but must be 0x0, 0x1 or 0x2: VT-d 4.1 section 9.3"]
+    assert not state.exists()
+    assert python("-m", "iommuctl", "table", "decode", "vtd.context").returncode == 2
 
 
 def test_decode_as_json(ok: Run) -> None:
@@ -121,35 +151,6 @@ def test_decode_as_json(ok: Run) -> None:
     assert document["raw"] == ["0x1001", "0x2001"]
     assert document["fields"]["LP"] == "0x1"
     assert document["problems"] == []
-
-
-def test_revisions(ok: Run) -> None:
-    words = "0x29 0x4000000 0x22"
-    now, newest, old = (ok(f"table decode vtd.pasid-entry {words} {rest} -j").json for rest in
-                        ("", "--revision 4", "--revision 3"))  # fmt: skip
-    assert now == newest
-    assert (now["structure"], now["revision"]) == ("vtd.pasid-entry", 4)
-    assert now["problems"] == ["reserved bits 129, 5 set"]
-    assert "NXE" not in now["fields"]
-    assert (old["structure"], old["revision"], old["problems"]) == ("vtd.pasid-entry", 3, [])
-    assert (old["fields"]["SLEE"], old["fields"]["ERE"], old["fields"]["NXE"]) == ("0x1", "0x1", "0x1")
-    line = ok(f"table decode vtd.pasid-entry {words} --revision 3").out.splitlines()[0]
-    assert line.startswith("vtd.pasid-entry  PASID table entry of revision 3")
-
-
-@pytest.mark.parametrize("revision", ["3", "4"])
-def test_a_structure_that_did_not_change(ok: Run, revision: str) -> None:
-    document = ok(f"table decode vtd.root-entry 0x1001 --revision {revision} -j").json
-    assert document == ok("table decode vtd.root-entry 0x1001 -j").json
-    assert document["revision"] is None
-
-
-@pytest.mark.parametrize("name", ["vtd.pasid-entry", "vtd.root-entry"])
-def test_a_revision_that_is_not_known(run: Run, name: str) -> None:
-    result = run(f"table decode {name} 0x1 --revision 2 -j")
-    assert result.code == 4
-    assert result.error["what"] == f"there is no revision 2 of {name}"
-    assert result.error["hint"] == "revisions that are told apart: 3, 4"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference and the pages of structures are what the program says, and leave nothing out."""
 
+import re
 import runpy
+import subprocess
+import sys
 from functools import cache
 
 from iommuctl import errors
@@ -49,3 +52,21 @@ def test_it_names_every_hook_and_structure() -> None:
         page = (ROOT / "docs" / "structures" / f"{name}.md").read_text("utf-8")
         for other in (layout, *layout.revisions.values()):
             assert all(f" {field.name} |" in page for field in other.fields)
+
+
+def test_every_structure_has_a_page_that_tells_where_it_is_declared_and_what_is_checked() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "iommuctl", "table", "list", "--brief"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    pages = ROOT / "docs" / "structures"
+    assert listed
+    assert {path.stem for path in pages.iterdir()} == set(listed)
+    for name in listed:
+        layout = structures()[name]
+        page = (pages / f"{name}.md").read_text("utf-8")
+        package, module = layout.__module__.split(".")
+        (link,) = re.findall(r" Declared in \[(.*?)\]\((.*?)\)\.$", page, re.MULTILINE)
+        assert link[0] == f"{package}/{module}.py"
+        assert f'name="{name}"' in (pages / link[1]).read_text("utf-8")
+        for check in layout.checks:
+            assert f"\n* {check.field.name} {check.demand}.\n" in page

@@ -109,7 +109,7 @@ def test_round_trip(layout: type[Layout], data: st.DataObject) -> None:
     values = data.draw(values_of(layout))
     raw = layout.encode(**values)
     assert layout.decode(raw) == layout.values(raw) == values
-    assert layout.problems(raw) == []
+    assert layout.misfits(raw) == []
     words = layout.to_words(raw)
     assert len(words) == -(-layout.bits // 64)
     assert layout.from_words(words) == raw
@@ -121,9 +121,9 @@ def test_round_trip(layout: type[Layout], data: st.DataObject) -> None:
 @every_layout
 @settings(deadline=None)
 @given(data=st.data())
-def test_whatever_memory_holds_decodes_or_has_problems(layout: type[Layout], data: st.DataObject) -> None:
+def test_whatever_memory_holds_decodes_or_does_not_fit(layout: type[Layout], data: st.DataObject) -> None:
     raw = data.draw(st.integers(0, (1 << layout.bits) - 1))
-    if layout.problems(raw):
+    if layout.misfits(raw):
         with pytest.raises(BadStructure):
             layout.decode(raw)
     else:

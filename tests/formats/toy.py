@@ -79,7 +79,7 @@ class ToyFormat:
             reserved |= ToyEntry.PAGE.mask
         if raw & reserved:
             return Entry("reserved", reserved=raw & reserved)
-        if (level == 1 and not page) or self.layout.problems(raw):
+        if (level == 1 and not page) or self.layout.misfits(raw):
             return Entry("reserved")
         return Entry("leaf" if page else "table", address, self.prot(raw))
 

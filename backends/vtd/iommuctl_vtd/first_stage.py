@@ -6,7 +6,7 @@ from iommuctl.formats.bits import Address, Bit, Field, Ignored, Layout
 from iommuctl.formats.format import Entry
 
 
-class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry", revision=4):
+class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry", revision=4, present="P"):
     """First-stage paging entry: VT-d 4.1 section 9.7, of all levels.
 
     An entry that points to a table ignores D and G. PS is reserved above the entries that map 1 GiB; in those that
@@ -15,21 +15,29 @@ class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry", revision=4)
     """
 
     P = Bit(0)
+    """The entry is present, and reads are allowed."""
     RW = Bit(1)
+    """Writes are allowed."""
     US = Bit(2)
     """Requests that are not privileged are allowed."""
     PWT = Bit(3)
+    """Page-level write-through; selects the memory type."""
     PCD = Bit(4)
+    """Page-level cache disable; selects the memory type."""
     A = Bit(5, by_hardware=True)
+    """Accessed: a translation used the entry."""
     D = Bit(6, by_hardware=True)
+    """Dirty: something was written to the page."""
     PS = Bit(7)
     """The entry maps a page of 2 MiB or 1 GiB."""
     G = Bit(8)
+    """Global page, to processors."""
     SOFTWARE_LOW = Ignored(9, 9)
     EA = Bit(10, by_hardware=True)
     """Accessed, where the PASID entry has EAFE set; ignored elsewhere."""
     SOFTWARE_MIDDLE = Ignored(11, 11)
     ADDR = Address(51, 12)
+    """The page, or the table of the next level."""
     SOFTWARE = Ignored(62, 52)
     XD: Field = Ignored(63, 63)
 

@@ -5,16 +5,19 @@ IM tells the two kinds of entries apart. SID, SQ and SVT say alike in both who m
 """
 
 from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Ignored, Layout
+from iommuctl.formats.checks import named, only
 from iommuctl_vtd.invalidation import FUNCTION_MASKS
 
 _SVT = {0: "not checked", 1: "as SQ says", 2: "its bus is in the range that SID holds"}
 
 
-class RemappedIrte(Layout, bits=128, name="vtd.irte"):
+class RemappedIrte(Layout, bits=128, name="vtd.irte", present="P"):
     """Interrupt remapping table entry of a remapped interrupt, IM = 0: VT-d 4.1 section 9.10."""
 
     P = Bit(0)
+    """The entry is present."""
     FPD = Bit(1)
+    """Faults of the interrupt are not recorded."""
     DM = Bit(2, values={0: "physical", 1: "logical"})
     """What DST holds."""
     RH = Bit(3)
@@ -29,15 +32,20 @@ class RemappedIrte(Layout, bits=128, name="vtd.irte"):
     """The APIC; without IRTA.EIME its number is in bits 47:40."""
 
     SID = Bits(79, 64)
+    """Who may send the interrupt."""
     SQ = Bits(81, 80, values=FUNCTION_MASKS)
     SVT = Bits(83, 82, values=_SVT)
 
+    checks = (named(DLM), named(SVT), only(SQ, SVT=1))
 
-class PostedIrte(Layout, bits=128, name="vtd.irte-posted"):
+
+class PostedIrte(Layout, bits=128, name="vtd.irte-posted", present="P"):
     """Interrupt remapping table entry of a posted interrupt, IM = 1: VT-d 4.1 section 9.11."""
 
     P = Bit(0)
+    """The entry is present."""
     FPD = Bit(1)
+    """Faults of the interrupt are not recorded."""
     SOFTWARE = Ignored(11, 8)
     URG = Bit(14)
     """The interrupt is urgent."""
@@ -48,10 +56,13 @@ class PostedIrte(Layout, bits=128, name="vtd.irte-posted"):
     """Bits 31:6 of the address of the posted-interrupt descriptor."""
 
     SID = Bits(79, 64)
+    """Who may send the interrupt."""
     SQ = Bits(81, 80, values=FUNCTION_MASKS)
     SVT = Bits(83, 82, values=_SVT)
     PDAH = Bits(127, 96)
     """Bits 63:32 of that address."""
+
+    checks = (named(SVT), only(SQ, SVT=1))
 
 
 class IRTA(Layout, bits=64, name="vtd.irta"):

@@ -5,6 +5,7 @@ Hardware clears ICC and IVT when it has done what was written; CAIG and IAIG the
 """
 
 from iommuctl.formats.bits import Address, Bit, Bits, Layout
+from iommuctl.formats.checks import named
 from iommuctl_vtd.invalidation import FUNCTION_MASKS
 
 _CONTEXT = {1: "global", 2: "domain", 3: "device"}
@@ -25,6 +26,8 @@ class CCMD(Layout, bits=64, name="vtd.ccmd"):
     """What to invalidate."""
     ICC = Bit(63)
     """Do it."""
+
+    checks = (named(CIRG, ICC=1),)
 
 
 class IVA(Layout, bits=64, name="vtd.iva"):
@@ -53,6 +56,8 @@ class IOTLBREG(Layout, bits=64, name="vtd.iotlb-register"):
     """What to invalidate."""
     IVT = Bit(63)
     """Do it."""
+
+    checks = (named(IIRG, IVT=1),)
 
 
 class ICS(Layout, bits=32, name="vtd.ics"):

@@ -5,6 +5,7 @@ Software answers with a page group response, see `invalidation`. Queue positions
 """
 
 from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Layout
+from iommuctl.formats.checks import only
 
 
 class PageRequest(Layout, bits=256, name="vtd.page-request", revision=4):
@@ -17,18 +18,25 @@ class PageRequest(Layout, bits=256, name="vtd.page-request", revision=4):
     PP = Bit(8)
     """The request has a PASID."""
     RID = Bits(31, 16)
+    """Who asks: bus, device and function."""
     PASID = Bits(51, 32)
+    """The PASID of the request."""
     EXE = Bit(52)
     """Execute permission is asked for."""
     PMR = Bit(53)
     """The request is privileged."""
     R = Bit(64)
+    """Reads are asked for."""
     W = Bit(65)
+    """Writes are asked for."""
     LPIG = Bit(66)
     """It is the last of its group: the group is answered now."""
     PRGI = Bits(75, 67)
     """Index of the group."""
     ADDR = Address(127, 76)
+    """The page that is asked for."""
+
+    checks = (only(PASID, PP=1),)
 
 
 class PageRequestRev3(PageRequest, revision=3):
@@ -37,6 +45,7 @@ class PageRequestRev3(PageRequest, revision=3):
     PDP = Bit(9)
     """There is private data, which the answer has to echo."""
     PRIVATE_DATA = Bits(255, 128)
+    """What the answer has to echo."""
 
 
 class PQH(Layout, bits=64, name="vtd.pqh"):

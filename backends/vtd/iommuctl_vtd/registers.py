@@ -6,6 +6,7 @@ Queue positions are byte offsets. Capabilities of CAP and ECAP are what `needs` 
 """
 
 from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
+from iommuctl.formats.checks import named
 
 
 class VER(Layout, bits=32, name="vtd.ver"):
@@ -197,6 +198,8 @@ class RTADDR(Layout, bits=64, name="vtd.rtaddr"):
     TTM = Bits(11, 10, values={0: "legacy mode", 1: "scalable mode", 3: "abort DMA"})
     RTA = Address(63, 12)
     """Address of the root table."""
+
+    checks = (named(TTM),)
 
 
 class FSTS(Layout, bits=32, name="vtd.fsts"):

@@ -4,10 +4,11 @@
 from iommuctl.formats.bits import Address, Bit, Layout
 
 
-class RootEntry(Layout, bits=128, name="vtd.root-entry"):
+class RootEntry(Layout, bits=128, name="vtd.root-entry", present="P"):
     """Root entry of legacy mode: VT-d 4.1 section 9.1."""
 
     P = Bit(0)
+    """The bus has a context table."""
     CTP = Address(63, 12)
     """Context table of all devices of the bus."""
 
@@ -19,9 +20,16 @@ class ScalableRootEntry(Layout, bits=128, name="vtd.scalable-root-entry"):
     """
 
     LP = Bit(0)
+    """The lower half is present."""
     LCTP = Address(63, 12)
     """Context table of devices 0 to 15."""
 
     UP = Bit(64)
+    """The upper half is present."""
     UCTP = Address(127, 76)
     """Context table of devices 16 to 31."""
+
+    @classmethod
+    def checked(cls, raw: int) -> int:
+        half = (1 << 64) - 1
+        return cls.LP.get(raw) * half | cls.UP.get(raw) * half << 64

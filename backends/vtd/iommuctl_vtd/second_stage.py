@@ -14,20 +14,32 @@ class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry", revision=
     """
 
     R = Bit(0)
+    """Reads are allowed."""
     W = Bit(1)
+    """Writes are allowed."""
     X: Field = Ignored(2, 2)
     EMT = Bits(5, 3)
+    """Memory type of the page, where the unit has memory types."""
     IPAT = Bit(6)
+    """The PAT of the first stage does not count for the page."""
     PS = Bit(7)
     """The entry maps a page of 2 MiB or 1 GiB."""
     A = Bit(8, by_hardware=True)
+    """Accessed: a translation used the entry, where the PASID entry has SSADE set; ignored elsewhere."""
     D = Bit(9, by_hardware=True)
+    """Dirty: something was written to the page, where the PASID entry has SSADE set; ignored elsewhere."""
     SOFTWARE_LOW = Ignored(10, 10)
     SNP = Bit(11, needs="SC")
     """Accesses to the page snoop the processor's caches."""
     ADDR = Address(51, 12)
+    """The page, or the table of the next level."""
     SOFTWARE = Ignored(61, 52)
     SOFTWARE_HIGH = Ignored(63, 63)
+
+    @classmethod
+    def checked(cls, raw: int) -> int:
+        # There is no Present: an entry that allows nothing is not present.
+        return (1 << cls.bits) - 1 if cls.R.get(raw) or cls.W.get(raw) else 0
 
 
 class SecondStageEntryRev3(SecondStageEntry, revision=3):
