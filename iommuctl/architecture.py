@@ -12,7 +12,20 @@ from iommuctl.capabilities import Capabilities
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.memory import Run
 from iommuctl.formats.radix import Format
-from iommuctl.model import Access, Attachment, Binding, Command, Device, Domain, RequestKind, Slot, Step, Translation
+from iommuctl.model import (
+    Access,
+    Attachment,
+    Binding,
+    Command,
+    Device,
+    Domain,
+    Placed,
+    RequestKind,
+    Rid,
+    Slot,
+    Step,
+    Translation,
+)
 from iommuctl.model import Mapping as DomainMapping
 
 if TYPE_CHECKING:
@@ -152,6 +165,12 @@ class Driver(Protocol):
 
     def domain_root(self, domain: Domain) -> int:
         """Physical address of the domain's root table."""
+
+    def structures(self, rid: Rid) -> Iterator[Placed]:
+        """Every structure of a device that is present, from the root to what points to page tables, as memory has it.
+
+        Each comes before those that it leads to.
+        """
 
     def check(self, request: "CheckRequest") -> list[str]:
         """Sentences about where the structures in memory differ from what they should hold."""

@@ -6,9 +6,13 @@ All of them are plain immutable values. Addresses and sizes are integers in byte
 
 import re
 from collections.abc import Mapping as MappingABC
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from iommuctl.errors import BadRid
+
+if TYPE_CHECKING:
+    from iommuctl.formats.bits import Layout
 
 MAX_ADDRESS = (1 << 64) - 1
 
@@ -176,6 +180,33 @@ class Step(NamedTuple):
     raw: tuple[int, ...]
     fields: MappingABC[str, int]
     stage: int = 0
+
+
+class Placed(NamedTuple):
+    """A structure that is present on the way to a device's page tables, below `depth` others.
+
+    `pasids` are the first and the last PASID that it is for; None where it is for all of the device's requests.
+    """
+
+    step: Step
+    depth: int
+    pasids: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        layout: "type[Layout]",
+        address: int,
+        raw: int,
+        depth: int,
+        *,
+        pasids: tuple[int, int] | None = None,
+        names: Sequence[str] = (),
+    ) -> "Placed":
+        """The structure at that address, with all its fields or those of these names."""
+        values = layout.values(raw)
+        fields = {name: values[name] for name in names or values}
+        return cls(Step(layout.name, address, layout.to_words(raw), fields), depth, pasids)
 
 
 class Fault(NamedTuple):

@@ -15,13 +15,13 @@ from iommuctl.errors import (
     Unsupported,
 )
 from iommuctl.formats.memory import PAGE
-from iommuctl.model import Domain, PageTable
+from iommuctl.model import Domain, PageTable, Placed, Rid
 from iommuctl.objects import Objects, forget_pgtable, take_off
 from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
 
 if TYPE_CHECKING:
-    from iommuctl.formats.radix import Leaf, Visit
+    from iommuctl.formats.radix import Format, Leaf, Visit
     from iommuctl.guest import GuestTable
 
 
@@ -124,26 +124,47 @@ class PageTables(Objects):
         from iommuctl.formats import radix
 
         with self._read() as operation:
-            books = operation.books
-            try:
-                domain = books.domain(name)
-            except NoSuchDomain:
-                try:
-                    table = books.pgtable(name)
-                except NoSuchPgtable:
-                    raise NoSuchDomain(
-                        f"no domain and no page table {name!r}",
-                        hint="`iommuctl domain list` and `iommuctl pgtable list` name them all",
-                    ) from None
-                return list(_guest_table(operation, table).entries())
+            found = _domain_or_pgtable(operation, name)
+            if isinstance(found, PageTable):
+                return list(_guest_table(operation, found).entries())
             driver = operation.driver
-            fmt, root = driver.domain_format(domain), driver.domain_root(domain)
+            fmt, root = driver.domain_format(found), driver.domain_root(found)
             return list(radix.entries(fmt, operation.transaction.memory, root))
+
+    def table_format(self, name: str) -> "Format":
+        """The format of these tables. Raises NoSuchDomain."""
+        with self._read() as operation:
+            found = _domain_or_pgtable(operation, name)
+            if isinstance(found, PageTable):
+                return operation.driver.stage1_format(found.format)
+            return operation.driver.domain_format(found)
+
+    def device_structures(self, rid: Rid | str) -> list[Placed]:
+        """Every structure of a device that is present, from the root to what points to page tables.
+
+        Raises NoSuchDevice.
+        """
+        with self._read() as operation:
+            device = operation.device(rid)
+            return list(operation.driver.structures(device.rid))
 
     def pgtable_mappings(self, name: str) -> "list[Leaf]":
         """What the table maps, read from guest memory."""
         with self._read() as operation:
             return list(_guest_table(operation, operation.books.pgtable(name)).leaves())
+
+
+def _domain_or_pgtable(operation: Operation, name: str) -> Domain | PageTable:
+    try:
+        return operation.books.domain(name)
+    except NoSuchDomain:
+        try:
+            return operation.books.pgtable(name)
+        except NoSuchPgtable:
+            raise NoSuchDomain(
+                f"no domain and no page table {name!r}",
+                hint="`iommuctl domain list` and `iommuctl pgtable list` name them all",
+            ) from None
 
 
 def nest_parent(operation: Operation, selector: str) -> Domain:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """`iommuctl table`: hardware structures by themselves, and the tables of a domain entry by entry."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iommuctl.cli import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief
-from iommuctl.cli.render import Column
-from iommuctl.cli.session import session_of
+from iommuctl.cli.render import Column, field_list
+from iommuctl.cli.session import Session, session_of
+
+if TYPE_CHECKING:
+    from iommuctl.formats.format import Entry
 
 EXAMPLES = """
 iommuctl table list
@@ -19,8 +22,12 @@ iommuctl table decode vtd.pasid-entry 0x8000001000c9 0x1
 iommuctl table decode vtd.pasid-entry 0x8000001000e9 0x1 --revision 3
 # the bytes of a command, as `commands[].raw` has them
 iommuctl invalidate domain2 -j | jq -r '.commands[0].raw'
-# every present entry of a domain's tables
+# what is wrong with a structure, and which section says so
+iommuctl table decode vtd.context-entry 0xd 0x0
+# every present entry of a domain's tables; every structure of a device, from the root to its PASIDs
 iommuctl table dump domain2
+iommuctl table dump 0000:00:01.0
+iommuctl table dump 0000:00:01.0 -j | jq -r '.entries[] | select(.problems != [])'
 """
 
 app = module_app("Hardware structures, and tables entry by entry.", EXAMPLES)
@@ -77,7 +84,9 @@ def decode(
 ) -> None:
     """Decode the bits of a structure, field by field.
 
-    Words and bytes that are missing at the end are zero. Bits that must not be set are listed as problems.
+    Words and bytes that are missing at the end are zero. Reserved bits, values without a meaning and fields that do not
+    go together are listed as problems, with the section of the specification; what hardware does not look at, as in an
+    entry that is not present, is no problem.
     """
     from iommuctl.inspect import decode as decoder
 
@@ -120,20 +129,79 @@ def decode(
 def dump(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="DOMAIN|PGTABLE", help="A domain or a page table.", show_default=False)
+        str,
+        typer.Argument(metavar="DOMAIN|PGTABLE|RID", help="A domain, a page table, or a device.", show_default=False),
     ],
 ) -> None:
-    """Dump every present entry of the tables of a domain or page table, with its address.
+    """Dump what is present: all entries of a domain or page table, or the structures of a device.
 
-    The addresses of a domain are physical; those of a page table are guest physical addresses of its parent.
+    The addresses of a domain and of a device are physical; those of a page table are guest physical addresses of its
+    parent. A device's structures are those between the root and its page tables. What is wrong is called out.
     """
     session = session_of(ctx)
-    visits = session.iommu.table_entries(name)
+    # Names of objects have no colon.
+    if ":" in name and not name.startswith("id:"):
+        _dump_device(session, name)
+    else:
+        _dump_table(session, name)
+
+
+def _dump_device(session: Session, rid: str) -> None:
+    from iommuctl.formats.checks import problems
+    from iommuctl.inspect.decode import find
+
+    entries = []
+    for placed in session.iommu.device_structures(rid):
+        layout = find(placed.step.structure)
+        entries.append((placed, problems(layout, layout.from_words(placed.step.raw))))
+    if session.json:
+        from iommuctl.cli import jsonout
+
+        session.document(
+            {
+                "entries": [
+                    {
+                        **jsonout.step(placed.step),
+                        "depth": placed.depth,
+                        "pasids": placed.pasids,
+                        "problems": found,
+                    }
+                    for placed, found in entries
+                ]
+            }
+        )
+        return
+    for placed, found in entries:
+        indent = "  " * placed.depth
+        session.out.line(
+            ("", indent),
+            ("address", f"{placed.step.address:#x}"),
+            ("name", f"  {placed.step.structure}"),
+            ("", f"  {_pasids(placed.pasids)}{field_list(placed.step.fields)}"),
+        )
+        for problem in found:
+            session.out.line(("bad", f"{indent}problem: "), ("", problem))
+
+
+def _pasids(pasids: tuple[int, int] | None) -> str:
+    if pasids is None:
+        return ""
+    first, last = pasids
+    return f"PASID {first}  " if first == last else f"PASIDs {first}..{last}  "
+
+
+def _dump_table(session: Session, name: str) -> None:
+    from iommuctl.formats.checks import cited
+
+    with session.iommu.reading():
+        visits = session.iommu.table_entries(name)
+        layout = session.iommu.table_format(name).layout
     if session.json:
         session.document(
             {
                 "entries": [
                     {
+                        "structure": layout.name,
                         "level": visit.level,
                         "address": f"{visit.address:#x}",
                         "raw": f"{visit.raw:#x}",
@@ -142,6 +210,7 @@ def dump(
                         "kind": visit.entry.kind,
                         "to": f"{visit.entry.address:#x}",
                         "prot": visit.entry.prot,
+                        "problems": [cited(layout, visit.entry.fault())] if visit.entry.kind == "reserved" else [],
                     }
                     for visit in visits
                 ]
@@ -151,17 +220,16 @@ def dump(
     top = max((visit.level for visit in visits), default=1)
     width = max((len(f"{visit.iova:#x}") for visit in visits), default=0)
     for visit in visits:
-        reserved = visit.entry.kind == "reserved"
+        entry, bad = visit.entry, visit.entry.kind == "reserved"
         session.out.line(
             ("", "  " * (top - visit.level)),
             ("address", f"{visit.address:#x}"),
             ("", f"  level {visit.level}  IOVA {visit.iova:<#{width}x} +{numbers.unit(visit.size):<4}  "),
             ("dim", f"{visit.raw:#018x}"),
-            ("bad" if reserved else "", f"  {_meaning(visit.entry.kind, visit.entry.address, visit.entry.prot)}"),
+            ("bad", f"  {cited(layout, entry.fault())}") if bad else ("", f"  {_meaning(entry)}"),
         )
 
 
-def _meaning(kind: str, address: int, prot: str) -> str:
-    if kind == "reserved":
-        return "reserved bits are set"
-    return f"{'table' if kind == 'table' else 'page'} {address:#x} {prot.replace('p', ' privileged')}"
+def _meaning(entry: "Entry") -> str:
+    to = "table" if entry.kind == "table" else "page"
+    return f"{to} {entry.address:#x} {entry.prot.replace('p', ' privileged')}"

@@ -29,6 +29,10 @@ class Entry(NamedTuple):
     prot: str = ""
     reserved: int = 0
 
+    def fault(self) -> str:
+        """What is wrong with an entry of kind "reserved"."""
+        return f"reserved {bit_names(self.reserved)} set" if self.reserved else "not a valid one"
+
 
 class Format(Protocol):
     """A page-table format. Objects are immutable; one object stands for one geometry.
@@ -93,8 +97,7 @@ class Visit(NamedTuple):
 
     def complaint(self) -> str:
         """What is wrong with an entry of kind "reserved"."""
-        reserved = self.entry.reserved
-        fault = f"has reserved {bit_names(reserved)} set" if reserved else "is not a valid one"
+        fault = f"{'has' if self.entry.reserved else 'is'} {self.entry.fault()}"
         return f"the entry of level {self.level} at {self.address:#x} for IOVA {self.iova:#x}, {self.raw:#x}, {fault}"
 
 

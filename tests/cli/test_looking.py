@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""translate, table dump, check, sim, backend, batch and demo."""
+"""translate, check, sim, backend, batch and demo."""
 
 import io
 import json
@@ -48,18 +48,6 @@ def test_translate_that_faults_is_an_answer(reference: Run) -> None:
     assert {"code", "name", "reason", "rid", "pasid", "iova", "access"} == set(fault)
     assert fault["code"].startswith("0x")
     assert reference("translate 00:01.0 0").out.splitlines()[-1].startswith("fault 0x")
-
-
-def test_dump(reference: Run) -> None:
-    entries = reference("table dump domain1 -j").json["entries"]
-    assert {entry["kind"] for entry in entries} == {"table", "leaf"}
-    assert sum(entry["size"] for entry in entries if entry["kind"] == "leaf") == 1 << 20
-    lines = reference("table dump domain1").out.splitlines()
-    assert len(lines) == len(entries)
-    assert "level 4" in lines[0]
-    own = reference("table dump a1 -j").json["entries"]
-    assert own[0]["address"] == "0x8007f0"
-    assert [entry["to"] for entry in own if entry["kind"] == "leaf"][:2] == ["0x400000", "0x401000"]
 
 
 def test_check(reference: Run, run: Run) -> None:

@@ -8,7 +8,7 @@ from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
 from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
-from iommuctl.model import Binding, Device, Occupant, Rid
+from iommuctl.model import Binding, Device, Occupant, Placed, Rid
 from iommuctl_vtd.audit import audit_domain
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, LEGACY_MODE
 from iommuctl_vtd.context_entry import TRANSLATE, TRANSLATE_WITH_ATS, ContextEntry
@@ -92,6 +92,9 @@ class LegacyDriver(Driver):
         raise Unsupported(f"no page tables of format {name}", because="legacy mode has the second stage alone")
 
     # Looking after the tables
+
+    def structures(self, rid: Rid) -> Iterator[Placed]:
+        return self._tables.structures(rid)
 
     def check(self, request: CheckRequest) -> list[str]:
         wanted = {slot.rid: self.context_entry(occupant) for slot, occupant in request.slots.items()}

@@ -2,10 +2,11 @@
 """The driver's hands on the root and context tables of legacy mode, with Present always written last."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-from iommuctl.errors import DamagedTable
+from iommuctl.errors import DamagedTable, OutsideMemory
 from iommuctl.formats.memory import PAGE, Run, TableMemory, read_word, write_word
-from iommuctl.model import Rid
+from iommuctl.model import Placed, Rid
 from iommuctl_vtd.context_entry import ContextEntry
 from iommuctl_vtd.root_entry import RootEntry
 
@@ -67,6 +68,16 @@ class LegacyTables:
             for devfn in range(256):
                 if entry := int.from_bytes(data[CONTEXT_SIZE * devfn : CONTEXT_SIZE * (devfn + 1)], "little"):
                     yield Rid(0, bus, devfn >> 3, devfn & 7), entry
+
+    def structures(self, rid: Rid) -> Iterator[Placed]:
+        """The present structures of a device: root entry and context entry."""
+        address, root = self._address(rid), self._root_entry(rid)
+        if address is None:
+            return
+        yield Placed.of(RootEntry, root, int.from_bytes(self._memory.read(root, RootEntry.bits // 8), "little"), 0)
+        with suppress(OutsideMemory):
+            if ContextEntry.P.get(entry := self.context(rid)):
+                yield Placed.of(ContextEntry, address, entry, 1)
 
     def runs(self) -> Iterator[Run]:
         """The pages of all these tables."""

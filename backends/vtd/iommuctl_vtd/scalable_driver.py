@@ -8,7 +8,7 @@ from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
 from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
-from iommuctl.model import Attachment, Binding, Device, Occupant, Rid, Slot
+from iommuctl.model import Attachment, Binding, Device, Occupant, Placed, Rid, Slot
 from iommuctl_vtd.audit import audit
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, SCALABLE_MODE
 from iommuctl_vtd.commands import Span, Target
@@ -122,6 +122,9 @@ class ScalableDriver(Driver):
         self.announce((Change.FIRST_STAGE_REMOVED, [self.target(binding, area) for binding in bindings]))
 
     # Looking after the tables
+
+    def structures(self, rid: Rid) -> Iterator[Placed]:
+        return self._tables.structures(rid)
 
     def check(self, request: CheckRequest) -> list[str]:
         return audit(self, self._tables, self._memory, request)

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from iommuctl.errors import DamagedTable, OutsideMemory
 from iommuctl.formats.format import present
 from iommuctl.formats.memory import PAGE, Run, TableMemory, read_word, write_word
-from iommuctl.model import Device, Rid
+from iommuctl.model import Device, Placed, Rid
 from iommuctl_vtd.context_entry import ScalableContextEntry
 from iommuctl_vtd.pasid_entry import PasidDirectoryEntry, PasidEntry
 from iommuctl_vtd.root_entry import ScalableRootEntry
 
 CONTEXT_SIZE = ScalableContextEntry.bits // 8
 PASID_SIZE = PasidEntry.bits // 8
+ROOT_SIZE = ScalableRootEntry.bits // 8
 _HINT = "`iommuctl check` looks for more"
 
 
@@ -33,7 +34,7 @@ class Tables:
     def context(self, rid: Rid) -> int:
         """The context entry of a device; 0 without a context table."""
         address = self.context_address(rid)
-        return 0 if address is None else int.from_bytes(self._read(address, CONTEXT_SIZE) or b"", "little")
+        return 0 if address is None else self._number(address, CONTEXT_SIZE)
 
     def add_context(self, device: Device) -> None:
         """A context entry with an empty PASID directory."""
@@ -147,6 +148,34 @@ class Tables:
                 for number, entry in self._structures(pointer & -PAGE, PASID_SIZE):
                     yield index << 6 | number, entry
 
+    def structures(self, rid: Rid) -> Iterator[Placed]:
+        """The present structures of a device, from its root entry to its PASID entries.
+
+        Of the root entry, the fields of its half. The entries of a PASID table come once, whatever points to it.
+        """
+        address = self.context_address(rid)
+        if address is None:
+            return
+        half = ("UP", "UCTP") if rid.source_id & 0x80 else ("LP", "LCTP")
+        root = self._root + ROOT_SIZE * rid.bus
+        yield Placed.of(ScalableRootEntry, root, self._number(root, ROOT_SIZE), 0, names=half)
+        context = self.context(rid)
+        if not ScalableContextEntry.P.get(context):
+            return
+        yield Placed.of(ScalableContextEntry, address, context, 1)
+        directory = ScalableContextEntry.PASIDDIRPTR.get(context)
+        entered: set[int] = set()
+        for index, pointer in self.directory(context):
+            if not PasidDirectoryEntry.P.get(pointer):
+                continue
+            first, table = index << 6, pointer & -PAGE
+            yield Placed.of(PasidDirectoryEntry, directory + 8 * index, pointer, 2, pasids=(first, first | 0x3F))
+            for number, entry in () if table in entered else self._structures(table, PASID_SIZE):
+                if PasidEntry.P.get(entry):
+                    pasids = (first | number, first | number)
+                    yield Placed.of(PasidEntry, table + PASID_SIZE * number, entry, 3, pasids=pasids)
+            entered.add(table)
+
     def is_pointer(self, word: int) -> bool:
         """Whether a word is what we write to point to a table: Present, the address of a page, nothing else."""
         return word & PAGE - 1 == 1 and self._read(word & -PAGE, PAGE) is not None
@@ -180,6 +209,9 @@ class Tables:
             if entry := int.from_bytes(data[number * size : (number + 1) * size], "little"):
                 yield number, entry
 
+    def _number(self, address: int, size: int) -> int:
+        return int.from_bytes(self._read(address, size) or b"", "little")
+
     def _read(self, address: int, size: int) -> bytes | None:
         try:
             return self._memory.read(address, size)
@@ -188,7 +220,7 @@ class Tables:
 
     def _half(self, rid: Rid) -> int:
         """Where the half of the root entry lies that has a device's context table."""
-        return self._root + 16 * rid.bus + (8 if rid.source_id & 0x80 else 0)
+        return self._root + ROOT_SIZE * rid.bus + (8 if rid.source_id & 0x80 else 0)
 
     def _write_entry(self, address: int, data: bytes) -> None:
         self._memory.write(address + 8, data[8:])
