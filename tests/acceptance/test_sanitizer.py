@@ -14,7 +14,7 @@ class Silence(StatefulSuite):
     """Longer walks with fewer questions than the conformance suite's. After each operation nothing may be stale."""
 
     steps = 50
-    probes = 2
+    probes = 1
     least: ClassVar[int]
 
     def test_any_sequence_of_operations(self) -> None:
@@ -24,10 +24,10 @@ class Silence(StatefulSuite):
 
 
 class TestScalable(Default, Silence):
-    examples = 250
+    examples = 220
     least = 6500
 
 
 class TestLegacy(Legacy, Silence):
-    examples = 145
+    examples = 138
     least = 3500
