@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest configuration that shows each deviation, so that every run meets all of them."""
+
+from collections.abc import Mapping
+
+from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PasidIotlbInvalidate
+from tests.differential.descriptors import global_invalidation
+from tests.differential.plans import Clear, Configuration, Dma, Event, Flip, Queue, Range, Space
+from tests.differential.vtd_kinds import KINDS
+
+_EDU = 1
+_OTHER = 2
+_PAGE, _READ_ONLY, _HOLE, _LARGE = 0, 0x1000, 0x2000, 0x20_0000
+"""Addresses of pages of three kinds, and of a page that is large where such pages are allowed."""
+_W, _R = Dma(_EDU, "w", _PAGE, 8), Dma(_EDU, "r", _PAGE, 8)
+_HIGH = 50
+"""A bit beyond the host's addresses."""
+
+
+def _configuration(
+    kind: str, *events: Event, through: bool = False, used: bool = True, fresh: bool = True
+) -> Configuration:
+    """Two devices share a space. What changes before the first DMA is followed by a global invalidation."""
+    unit = KINDS[kind]
+    ranges = (Range(_PAGE, 0x1000, 0x1000_0000, "rw"), Range(_READ_ONLY, 0x1000, 0x1100_0000, "r"), _INTERRUPTS)
+    width = max(unit.widths)
+    tables = Space("first" if unit.first_stage else "second", width, (1 << 12, 1 << 21), ranges, used)
+    space = Space("through", width, (), ()) if through else tables
+    flips = [event for event in events if isinstance(event, Flip)]
+    rest = [event for event in events if event not in flips]
+    return Configuration(kind, (space,), (0,) * 5, (*flips, Queue(global_invalidation(unit)), *rest))
+
+
+_INTERRUPTS = Range(_LARGE, 0x20_0000, 0xFEE0_0000, "rw")
+
+CASES: Mapping[str, Configuration] = {
+    # Bit 4 of a scalable-mode context entry is PRE.
+    "context-gates": _configuration("scalable-39", Flip(_EDU, _PAGE, 5, 4), _W),
+    "pasid-reserved": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 10), _W),
+    "pasid-pointers": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 128 + _HIGH), _W),
+    "updates-unsnooped": _configuration("first-stage", _W, used=False),
+    "both-root-halves": _configuration("scalable-39", Flip(_EDU, _PAGE, 6, 64 + 5), _W),
+    "through-pointer": _configuration("legacy", Flip(_EDU, _PAGE, 0, _HIGH), _W, through=True),
+    "through-unchecked": _configuration("legacy", Dma(_EDU, "w", 1 << _HIGH, 8), through=True),
+    # P and the upper bit of PGTT.
+    "type-first": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 7), Flip(_EDU, _PAGE, 0, 0), _W),
+    "pointer-read": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, _HIGH), _W),
+    "rights-at-once": _configuration("scalable-39", Flip(_EDU, _READ_ONLY, 0, 62), Dma(_EDU, "w", _READ_ONLY, 8)),
+    "interrupt-page": _configuration("scalable-39", Dma(_EDU, "w", _LARGE + 0x18_0000, 8)),
+    "interrupt-code": _configuration("legacy-on-scalable", Dma(_EDU, "w", _LARGE, 8)),
+    # FPD, then P.
+    "directory-fpd": _configuration("scalable-39", Flip(_EDU, _PAGE, 4, 1), Flip(_EDU, _PAGE, 4, 0), _W),
+    "legacy-codes": _configuration("scalable-39", Dma(_EDU, "w", _HOLE, 8)),
+    "page-group-response": _configuration("scalable-39", Queue((PageGroupResponse.encode(),))),
+    "pasid-address-mask": _configuration("scalable-39", Queue((PasidIotlbInvalidate.encode(G=3, AM=19),))),
+    "idle-wait": _configuration("scalable-39", Queue((InvalidationWait.encode(),))),
+    "cached-rights": _configuration("scalable-39", Dma(_EDU, "r", _READ_ONLY, 8), Dma(_EDU, "w", _READ_ONLY, 8)),
+    "cached-dirty": _configuration("first-stage-tracking", _R, _W, used=False),
+    "dirty-with-accessed": _configuration("first-stage-tracking", Flip(_EDU, _PAGE, 0, 6), _W),
+    "tagged-by-rid": _configuration("scalable-39", _R, Clear(_EDU, _PAGE), Dma(_OTHER, "r", _PAGE, 8)),
+    "accessed-on-the-way": _configuration("first-stage-tracking", Dma(_EDU, "w", _READ_ONLY, 8), used=False),
+}
+"""By the name of the deviation."""
