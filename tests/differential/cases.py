@@ -18,12 +18,12 @@ _HIGH = 50
 
 
 def _configuration(
-    kind: str, *events: Event, through: bool = False, used: bool = True, fresh: bool = True
+    kind: str, *events: Event, through: bool = False, used: bool = True, width: int = 0
 ) -> Configuration:
     """Two devices share a space. What changes before the first DMA is followed by a global invalidation."""
     unit = KINDS[kind]
     ranges = (Range(_PAGE, 0x1000, 0x1000_0000, "rw"), Range(_READ_ONLY, 0x1000, 0x1100_0000, "r"), _INTERRUPTS)
-    width = max(unit.widths)
+    width = width or max(unit.widths)
     tables = Space("first" if unit.first_stage else "second", width, (1 << 12, 1 << 21), ranges, used)
     space = Space("through", width, (), ()) if through else tables
     flips = [event for event in events if isinstance(event, Flip)]
@@ -41,6 +41,8 @@ CASES: Mapping[str, Configuration] = {
     "updates-unsnooped": _configuration("first-stage", _W, used=False),
     "both-root-halves": _configuration("scalable-39", Flip(_EDU, _PAGE, 6, 64 + 5), _W),
     "through-pointer": _configuration("legacy", Flip(_EDU, _PAGE, 0, _HIGH), _W, through=True),
+    # TT becomes 10 in an entry for 39 bits.
+    "through-width": _configuration("legacy", Flip(_EDU, _PAGE, 3, 3), _W, width=39),
     "through-unchecked": _configuration("legacy", Dma(_EDU, "w", 1 << _HIGH, 8), through=True),
     # P and the upper bit of PGTT.
     "type-first": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 7), Flip(_EDU, _PAGE, 0, 0), _W),

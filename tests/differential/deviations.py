@@ -86,6 +86,10 @@ READINGS: Mapping[str, tuple[Reading, Deviation]] = {
         rules.without_unused_pointers,
         Deviation("9.6", "The page-table pointer that an entry's type does not use may be beyond the host's addresses"),
     ),
+    "through-width": (
+        rules.with_greatest_width,
+        Deviation("9.3", "With TT=10, AW may be of any width that the unit supports, not of the greatest one alone"),
+    ),
     "updates-unsnooped": (
         rules.with_used_bits,
         Deviation("3.6.2", "Accessed and dirty bits are set though page walks are not snooped, instead of fault 90"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from iommuctl.architecture import Unit
 from iommuctl.errors import OutsideMemory
 from iommuctl.iommu import Iommu
 from iommuctl.model import Access, Piece, Rid, Step
@@ -80,6 +81,10 @@ class OurMachine:
         """Put descriptors into the queue. Returns IQH, and whether the unit has stopped at one."""
         return _Commands(self.iommu).queue(descriptors)
 
+    def ring(self, tail: int) -> tuple[int, bool]:
+        """Write IQT. Returns IQH, and whether the unit has stopped."""
+        return _Commands(self.iommu).ring(tail)
+
     def clear_queue_error(self) -> None:
         """Have the unit go on with its queue."""
         _Commands(self.iommu).clear_error()
@@ -141,9 +146,17 @@ class _Commands:
             for raw in descriptors:
                 memory.write(IQA.IQA.get(iqa) + tail, raw.to_bytes(32, "little")[:size])
                 tail = (tail + size) % (4096 << IQA.QS.get(iqa))
-            unit.write_register("IQT", tail)
-            return unit.read_register("IQH"), bool(FSTS.IQE.get(unit.read_register("FSTS")))
+            return _ring(unit, tail)
+
+    def ring(self, tail: int) -> tuple[int, bool]:
+        with self._iommu._change() as operation:
+            return _ring(ARCHITECTURE.unit(operation.transaction), tail)
 
     def clear_error(self) -> None:
         with self._iommu._change() as operation:
             ARCHITECTURE.unit(operation.transaction).write_register("FSTS", FSTS.IQE.mask)
+
+
+def _ring(unit: Unit, tail: int) -> tuple[int, bool]:
+    unit.write_register("IQT", tail)
+    return unit.read_register("IQH"), bool(FSTS.IQE.get(unit.read_register("FSTS")))

@@ -90,7 +90,13 @@ class Queue(NamedTuple):
     descriptors: tuple[int, ...]
 
 
-Event: TypeAlias = Dma | Flip | Clear | Unmap | Attach | Queue
+class Tail(NamedTuple):
+    """IQT gets a value that is wrong by so much: beyond the end of the queue, or not a multiple of a descriptor."""
+
+    by: int
+
+
+Event: TypeAlias = Dma | Flip | Clear | Unmap | Attach | Queue | Tail
 
 
 class Configuration(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iommuctl.formats.bits import Layout
 from iommuctl.model import Step
-from iommuctl_vtd.capability import INTERRUPT_RANGE, Capability
+from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, Capability
 from iommuctl_vtd.context_entry import ContextEntry, ScalableContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry
 from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PasidIotlbInvalidate
@@ -60,6 +60,17 @@ def without_unused_pointers(kind: Kind, facts: Capability, step: Step) -> tuple[
         third if pgtt == FIRST_STAGE else third & below,
         *others,
     )
+
+
+def with_greatest_width(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:
+    raw = _present(step, ContextEntry)
+    if raw is None or ContextEntry.TT.get(raw) != PASSES_THROUGH or ContextEntry.AW.get(raw) not in _supported(facts):
+        return step.raw
+    return ContextEntry.to_words(raw & ~ContextEntry.AW.mask | ContextEntry.AW.put(max(_supported(facts))))
+
+
+def _supported(facts: Capability) -> list[int]:
+    return [AW_OF_WIDTH[width] for width in facts.widths]
 
 
 def with_used_bits(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:

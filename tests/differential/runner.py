@@ -29,6 +29,7 @@ from tests.differential.plans import (
     Event,
     Flip,
     Queue,
+    Tail,
     Unmap,
 )
 from tests.differential.prediction import Expected, Predictor
@@ -87,6 +88,8 @@ class Run:
         elif isinstance(event, Queue):
             for raw in event.descriptors:
                 self._descriptor(raw)
+        elif isinstance(event, Tail):
+            self._tail(event)
         else:
             self._change(event, built)
 
@@ -148,6 +151,16 @@ class Run:
         self._predictor.invalidated()
         if ours != theirs or raw == global_invalidation(KINDS[self._configuration.kind])[-2]:
             self._forget()
+
+    def _tail(self, event: Tail) -> None:
+        good = self._ours.registers()["IQT"]
+        ours, theirs = (side.ring(good + event.by) for side in (self._ours, self._theirs.unit))
+        self._note(
+            ours, theirs, () if ours == theirs else None, f"IQT {good + event.by:#x}: IQH, and whether it is an error"
+        )
+        for side in (self._ours, self._theirs.unit):
+            side.ring(good)
+            side.clear_queue_error()
 
     def _mend(self, registers: dict[str, int], *, ours: bool, theirs: bool) -> None:
         """A wait takes the place of a descriptor that was refused, as drivers do it."""

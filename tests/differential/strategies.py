@@ -18,6 +18,7 @@ from tests.differential.plans import (
     Queue,
     Range,
     Space,
+    Tail,
     Unmap,
 )
 from tests.differential.vtd_kinds import KINDS, Kind
@@ -172,6 +173,10 @@ def _caches(draw: DrawFn, kind: Kind, spaces: tuple[Space, ...], slots: tuple[in
         if draw(st.booleans()):
             addresses = tuple({target.iova & -4096, draw(st.sampled_from(known)).iova & -4096})
             events.append(Queue(draw(descriptor_streams(kind, addresses, len(spaces)))))
+        if draw(st.integers(0, 4)) == 0:
+            events.append(
+                Tail(draw(st.sampled_from([0x2000, 0x4000, 0x40000] if kind.legacy else [0x10, 0x2000, 0x40010])))
+            )
         events += [draw(st.sampled_from(known)), Dma(target.device, target.access, target.iova, 8)]
         events += draw(st.lists(_dmas(aims), max_size=3))
     return events
