@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 
-from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PasidIotlbInvalidate
+from iommuctl_vtd.invalidation import InvalidationWait, IotlbInvalidate, PageGroupResponse, PasidIotlbInvalidate
 from tests.differential.descriptors import global_invalidation
 from tests.differential.plans import Clear, Configuration, Dma, Event, Flip, Queue, Range, Space
 from tests.differential.vtd_kinds import KINDS
@@ -51,11 +51,14 @@ CASES: Mapping[str, Configuration] = {
     "interrupt-page": _configuration("scalable-39", Dma(_EDU, "w", _LARGE + 0x18_0000, 8)),
     "interrupt-code": _configuration("legacy-on-scalable", Dma(_EDU, "w", _LARGE, 8)),
     # FPD, then P.
-    "directory-fpd": _configuration("scalable-39", Flip(_EDU, _PAGE, 4, 1), Flip(_EDU, _PAGE, 4, 0), _W),
+    "own-fpd": _configuration("scalable-39", Flip(_EDU, _PAGE, 4, 1), Flip(_EDU, _PAGE, 4, 0), _W),
+    "always-recorded": _configuration("legacy", Flip(_EDU, _PAGE, 4, 1), Flip(_EDU, _PAGE, 4, 5), _W),
+    "snoop-unchecked": _configuration("scalable-39", Flip(_EDU, _PAGE, 0, 11), _W),
     "legacy-codes": _configuration("scalable-39", Dma(_EDU, "w", _HOLE, 8)),
     "page-group-response": _configuration("scalable-39", Queue((PageGroupResponse.encode(),))),
     "pasid-address-mask": _configuration("scalable-39", Queue((PasidIotlbInvalidate.encode(G=3, AM=19),))),
     "idle-wait": _configuration("scalable-39", Queue((InvalidationWait.encode(),))),
+    "no-refetch": _configuration("scalable-39", Queue((IotlbInvalidate.encode(G=0),))),
     "cached-rights": _configuration("scalable-39", Dma(_EDU, "r", _READ_ONLY, 8), Dma(_EDU, "w", _READ_ONLY, 8)),
     "cached-dirty": _configuration("first-stage-tracking", _R, _W, used=False),
     "dirty-with-accessed": _configuration("first-stage-tracking", Flip(_EDU, _PAGE, 0, 6), _W),

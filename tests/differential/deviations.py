@@ -40,6 +40,11 @@ class Question(NamedTuple):
         return self.outcome.code if isinstance(self.outcome, Faulted) else None
 
     @property
+    def silent(self) -> bool:
+        """Whether it is a fault without a record."""
+        return isinstance(self.outcome, Faulted) and self.outcome.record is None
+
+    @property
     def source(self) -> int:
         """Who asks."""
         return DEVICES[self.event.device][0].source_id
@@ -53,8 +58,8 @@ class Question(NamedTuple):
         return next(iter(self.entries(layout)), None)
 
 
-Reading: TypeAlias = Callable[[Kind, Capability, Step], tuple[int, ...]]
-"""The words that QEMU takes an entry for."""
+Reading: TypeAlias = Callable[[Kind, Capability, Step, rules.Way], tuple[int, ...]]
+"""The words that QEMU takes an entry for, after those that were read before."""
 Answer: TypeAlias = Callable[[Question], Outcome | int | None]
 """Another outcome, or the code of a fault; None where the item does not apply."""
 Refusal: TypeAlias = Callable[[Kind, Capability, int], bool | None]
@@ -74,6 +79,10 @@ class Deviation(NamedTuple):
 
 
 READINGS: Mapping[str, tuple[Reading, Deviation]] = {
+    "snoop-unchecked": (
+        rules.without_snoop,
+        Deviation("9.8", "SNP of a second-stage page is not reserved without ECAP.SC where the unit has scalable mode"),
+    ),
     "context-gates": (
         rules.without_context_gates,
         Deviation("9.4", "Fields of a scalable-mode context entry are not reserved where their capability is missing"),
@@ -136,13 +145,17 @@ ANSWERS: Mapping[str, tuple[Answer, Deviation]] = {
         rules.interrupt_code,
         Deviation("7.1.3", "A unit that has scalable mode gives fault 87 instead of 0e in legacy mode, too"),
     ),
-    "directory-fpd": (
-        rules.directory_fpd,
-        Deviation("9.5", "FPD of a PASID directory entry is not looked at where its P is 0"),
+    "own-fpd": (
+        rules.own_fpd,
+        Deviation("7.1.3", "FPD of a PASID directory or table entry does not silence faults 51 and 5b of that entry"),
     ),
     "legacy-codes": (
         rules.legacy_codes,
         Deviation("7.1.3", "Root, context and second-stage faults have the codes of legacy mode in scalable mode, too"),
+    ),
+    "always-recorded": (
+        rules.always_recorded,
+        Deviation("7.1.3", "Reserved bits in a context entry are recorded, whatever its FPD says"),
     ),
 }
 """QEMU comes to another outcome. They are asked in this order, each about what those before it have made."""
@@ -165,17 +178,19 @@ REFUSALS: Mapping[str, tuple[Refusal, Deviation]] = {
 
 RIGHTS, DIRTY, ONCE = "cached-rights", "cached-dirty", "dirty-with-accessed"
 TAGS, ACCESSED = "tagged-by-rid", "accessed-on-the-way"
-CACHES: Mapping[str, Deviation] = {
+REFETCH = "no-refetch"
+OTHERS: Mapping[str, Deviation] = {
     DIRTY: Deviation("3.6.2", "A write through an entry that a read has brought into the IOTLB sets no dirty bit"),
     ONCE: Deviation("3.6.2", "A write sets the dirty bit of a page only where it has to set the accessed bit, too"),
     RIGHTS: Deviation("6.2.4, 7.1", "A request that a cached entry does not allow is refused without record or walk"),
+    REFETCH: Deviation("6.5.2.10", "A queue that has stopped is not looked at again until IQT is written"),
     TAGS: Deviation("6.2.3", "The IOTLB is tagged by requester, so that devices of a domain share no entry", free=True),
     ACCESSED: Deviation("3.6.2", "Accessed bits are set entry by entry, also where the walk then faults", free=True),
 }
-"""What `prediction.py` and `runner.py` know."""
+"""What `prediction.py`, `runner.py` and `queueing.py` know."""
 
 DEVIATIONS: Mapping[str, Deviation] = {
     **{name: deviation for table in (READINGS, ANSWERS, REFUSALS) for name, (_, deviation) in table.items()},
-    **CACHES,
+    **OTHERS,
 }
 """All of them by name."""

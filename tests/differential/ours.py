@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our side of a comparison: a simulated machine, built and asked through class Iommu.
 
-What has no public call is in `_Commands` below: the queue gets descriptors that our driver would never send.
+What has no public call is in `_Commands` below: registers, and descriptors that our driver would never send.
 """
 
 from collections.abc import Sequence
@@ -89,6 +89,10 @@ class OurMachine:
         """Have the unit go on with its queue."""
         _Commands(self.iommu).clear_error()
 
+    def take_record(self) -> int | None:
+        """The fault that is recorded, and free its record; None without one."""
+        return _Commands(self.iommu).take_record()
+
     # Questions
 
     def steps(self, rid: Rid, iova: int, access: Access = "r") -> tuple[Step, ...]:
@@ -133,7 +137,7 @@ def fault(event: Dma, code: int, steps: tuple[Step, ...]) -> Faulted:
 
 
 class _Commands:
-    """The queue of our unit, for descriptors of any kind. It is the one user of class Unit in this folder."""
+    """The registers of our unit. It is the one user of class Unit in this folder."""
 
     def __init__(self, iommu: Iommu) -> None:
         self._iommu = iommu
@@ -151,6 +155,16 @@ class _Commands:
     def ring(self, tail: int) -> tuple[int, bool]:
         with self._iommu._change() as operation:
             return _ring(ARCHITECTURE.unit(operation.transaction), tail)
+
+    def take_record(self) -> int | None:
+        with self._iommu._change() as operation:
+            unit = ARCHITECTURE.unit(operation.transaction)
+            record = unit.read_register("FRCD0")
+            if not FaultRecord.F.get(record):
+                return None
+            unit.write_register("FRCD0", FaultRecord.F.mask)
+            unit.write_register("FSTS", FSTS.PFO.mask)
+            return record
 
     def clear_error(self) -> None:
         with self._iommu._change() as operation:

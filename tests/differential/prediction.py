@@ -80,8 +80,8 @@ class Predictor:
         if known.sure:
             return [cached]
         if ours.hit and known.shared:
-            # Another device may have filled our entry again after an invalidation.
-            return [cached, other]
+            # What our unit has kept, QEMU has kept; unless another device has filled our entry again.
+            return [cached, other] if self._filled_by_others(event) else [cached]
         if known.shared and event.access in known.prot and not (self._ours.kind.first_stage and event.access == "w"):
             # Our unit has forgotten it, so there was an invalidation that reached it. (For a dirty bit it walks, too.)
             return [fresh]
@@ -108,6 +108,11 @@ class Predictor:
     def _find(self, event: Dma) -> Cached | None:
         known = self._cached.get(event.device, [])
         return next((one for one in reversed(known) if one.first <= event.iova < one.first + one.size), None)
+
+    def _filled_by_others(self, event: Dma) -> bool:
+        """Whether another device has brought an entry for the address into our cache since the last invalidation."""
+        others = [one for device, known in self._cached.items() if device != event.device for one in known]
+        return any(one.sure and one.shared and one.first <= event.iova < one.first + one.size for one in others)
 
     def _from_cache(self, event: Dma, known: Cached) -> Expected:
         if event.access not in known.prot:
@@ -168,12 +173,12 @@ class Predictor:
     def _readings(self, steps: tuple[Step, ...], names: list[str]) -> list[tuple[int, int]]:
         """The words of these entries that QEMU takes for others, by their addresses."""
         changes = []
-        for step in steps:
+        for number, step in enumerate(steps):
             words = step.raw
             for name, (rule, _) in READINGS.items():
-                before, words = words, rule(self._ours.kind, self._facts, step._replace(raw=words))
+                before, words = words, rule(self._ours.kind, self._facts, step._replace(raw=words), steps[:number])
                 if words != before:
                     names.append(name)
-            numbered = enumerate(zip(step.raw, words, strict=True))
-            changes += [(step.address + 8 * number, new) for number, (old, new) in numbered if old != new]
+            pairs = enumerate(zip(step.raw, words, strict=True))
+            changes += [(step.address + 8 * place, new) for place, (old, new) in pairs if old != new]
         return changes

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _WORD = (1 << 64) - 1
 _PAGING = (FirstStageEntry.name, SecondStageEntry.name)
 
+Way = tuple[Step, ...]
+"""The entries that were read before one."""
+
 # What QEMU takes an entry for. Entries that are not present are taken for what they are.
 
 
@@ -32,7 +35,24 @@ def _present(step: Step, layout: type[Layout]) -> int | None:
     return layout.from_words(step.raw) if step.structure == layout.name and step.raw[0] & 1 else None
 
 
-def without_context_gates(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:
+def without_snoop(kind: Kind, facts: Capability, step: Step, way: Way) -> tuple[int, ...]:
+    raw, entries = step.raw[0], [before for before in way if before.structure == SecondStageEntry.name]
+    if step.structure != SecondStageEntry.name or facts.has("SC") or not facts.has("SMTS"):
+        return step.raw
+    page = len(entries) == _levels(way) - 1 or SecondStageEntry.PS.get(raw)
+    return (raw & ~SecondStageEntry.SNP.mask,) if page else step.raw
+
+
+def _levels(way: Way) -> int:
+    """How many second-stage entries a whole way has."""
+    for step in way:
+        for layout, field in ((ContextEntry, ContextEntry.AW), (PasidEntry, PasidEntry.AW)):
+            if step.structure == layout.name:
+                return field.get(layout.from_words(step.raw)) + 2
+    return 0
+
+
+def without_context_gates(kind: Kind, facts: Capability, step: Step, way: Way) -> tuple[int, ...]:
     raw = _present(step, ScalableContextEntry)
     if raw is None:
         return step.raw
@@ -40,7 +60,7 @@ def without_context_gates(kind: Kind, facts: Capability, step: Step) -> tuple[in
     return ScalableContextEntry.to_words(raw & ~gated)
 
 
-def without_pasid_reserved(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:
+def without_pasid_reserved(kind: Kind, facts: Capability, step: Step, way: Way) -> tuple[int, ...]:
     for layout in (PasidDirectoryEntry, PasidEntry):
         raw = _present(step, layout)
         if raw is not None:
@@ -48,7 +68,7 @@ def without_pasid_reserved(kind: Kind, facts: Capability, step: Step) -> tuple[i
     return step.raw
 
 
-def without_unused_pointers(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:
+def without_unused_pointers(kind: Kind, facts: Capability, step: Step, way: Way) -> tuple[int, ...]:
     raw = _present(step, PasidEntry)
     if raw is None:
         return step.raw
@@ -62,7 +82,7 @@ def without_unused_pointers(kind: Kind, facts: Capability, step: Step) -> tuple[
     )
 
 
-def with_greatest_width(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:
+def with_greatest_width(kind: Kind, facts: Capability, step: Step, way: Way) -> tuple[int, ...]:
     raw = _present(step, ContextEntry)
     if raw is None or ContextEntry.TT.get(raw) != PASSES_THROUGH or ContextEntry.AW.get(raw) not in _supported(facts):
         return step.raw
@@ -73,7 +93,7 @@ def _supported(facts: Capability) -> list[int]:
     return [AW_OF_WIDTH[width] for width in facts.widths]
 
 
-def with_used_bits(kind: Kind, facts: Capability, step: Step) -> tuple[int, ...]:
+def with_used_bits(kind: Kind, facts: Capability, step: Step, way: Way) -> tuple[int, ...]:
     raw = _present(step, FirstStageEntry)
     if raw is None or kind.snoops:
         return step.raw
@@ -160,12 +180,19 @@ def interrupt_code(question: "Question") -> int | None:
     return 0x87 if question.code == 0x0E and question.facts.has("SMTS") else None
 
 
-def directory_fpd(question: "Question") -> Outcome | int | None:
-    entry, context = question.entry(PasidDirectoryEntry), question.entry(ScalableContextEntry)
-    if question.code != 0x51 or entry is None or context is None:
+def own_fpd(question: "Question") -> Outcome | None:
+    """Only faults without a record, which are silent because of FPD; what is before the entry still counts."""
+    context = question.entry(ScalableContextEntry)
+    if question.code not in (0x51, 0x5B) or context is None or ScalableContextEntry.FPD.get(context):
         return None
-    silent = PasidDirectoryEntry.FPD.get(entry) and not ScalableContextEntry.FPD.get(context)
-    return question.recorded(0x51) if silent else None
+    directory = question.entry(PasidDirectoryEntry)
+    if question.code == 0x5B and directory is not None and PasidDirectoryEntry.FPD.get(directory):
+        return None
+    return question.recorded(question.code) if question.silent else None
+
+
+def always_recorded(question: "Question") -> Outcome | None:
+    return question.recorded(0x0B) if question.code == 0x0B and question.silent else None
 
 
 _LEGACY = {

@@ -8,12 +8,9 @@ from typing import Final
 
 from iommuctl.formats.memory import FileMemory, read_word
 from iommuctl_vtd.first_stage import FirstStageEntry
-from iommuctl_vtd.queue import descriptor_size
-from iommuctl_vtd.registers import IQA
 from iommuctl_vtd.second_stage import SecondStageEntry
-from tests.differential.build import WAIT, Built
+from tests.differential.build import Built
 from tests.differential.comparison import Comparison, same, trace
-from tests.differential.descriptors import global_invalidation
 from tests.differential.deviations import ACCESSED, DIRTY, ONCE
 from tests.differential.ours import OurMachine
 from tests.differential.outcome import Faulted, Nowhere, Ours, Outcome
@@ -33,6 +30,7 @@ from tests.differential.plans import (
     Unmap,
 )
 from tests.differential.prediction import Expected, Predictor
+from tests.differential.queueing import Queueing
 from tests.differential.theirs import TheirMachine
 from tests.differential.transfer import Transfers
 from tests.differential.vtd_kinds import KINDS
@@ -52,9 +50,9 @@ class Run:
         self._memory = FileMemory(self._file, 0, RAM)
         self._predictor = Predictor(self._ours, theirs.unit, theirs.ram)
         self._transfers = Transfers(theirs, self._memory)
+        self._queueing = Queueing(self._ours, theirs, self._memory, self._predictor, self._note)
         self._flipped: dict[Flip, tuple[int, int]] = {}
         self._event = 0
-        self._recorded = False
 
     def run(self) -> list[Comparison]:
         """All of it."""
@@ -87,9 +85,9 @@ class Run:
                 self._store(step.address, 0)
         elif isinstance(event, Queue):
             for raw in event.descriptors:
-                self._descriptor(raw)
+                self._queueing.descriptor(raw)
         elif isinstance(event, Tail):
-            self._tail(event)
+            self._queueing.tail(event)
         else:
             self._change(event, built)
 
@@ -123,66 +121,13 @@ class Run:
                 if ours[at : at + 8] != theirs[at : at + 8]:
                     self._note(ours[at : at + 8].hex(), theirs[at : at + 8].hex(), None, f"memory at {first + at:#x}")
 
-    # The driver's changes, and the queue
-
     def _change(self, event: Unmap | Attach, built: Built) -> None:
+        """Our driver changes something."""
         self._compare_tables()
+        before = self._ours.registers()["IQT"]
         built.change(event)
         self._predictor.invalidated()
-        self._follow()
-
-    def _follow(self) -> None:
-        """We have changed tables and queued descriptors: QEMU gets both, and must take them all."""
-        registers = self._ours.registers()
-        self._theirs.copy(self._memory, (TABLES, POOL))
-        head, refused = self._theirs.unit.ring(registers["IQT"])
-        good = not refused and head == registers["IQH"]
-        self._note(f"IQH {registers['IQH']:#x}", f"IQH {head:#x}", () if good else None, "our driver's descriptors")
-
-    def _descriptor(self, raw: int) -> None:
-        ours = self._ours.queue([raw])[1]
-        expected, names = self._predictor.refuses(raw, ours=ours)
-        registers = self._ours.registers()
-        self._theirs.copy(self._memory, (TABLES,))
-        theirs = self._theirs.unit.ring(registers["IQT"])[1]
-        words = {True: "refused", False: "taken"}
-        self._note(words[ours], words[theirs], names if theirs == expected else None, f"descriptor {raw:#x}")
-        self._mend(registers, ours=ours, theirs=theirs)
-        self._predictor.invalidated()
-        if ours != theirs or raw == global_invalidation(KINDS[self._configuration.kind])[-2]:
-            self._forget()
-
-    def _tail(self, event: Tail) -> None:
-        good = self._ours.registers()["IQT"]
-        ours, theirs = (side.ring(good + event.by) for side in (self._ours, self._theirs.unit))
-        self._note(
-            ours, theirs, () if ours == theirs else None, f"IQT {good + event.by:#x}: IQH, and whether it is an error"
-        )
-        for side in (self._ours, self._theirs.unit):
-            side.ring(good)
-            side.clear_queue_error()
-
-    def _mend(self, registers: dict[str, int], *, ours: bool, theirs: bool) -> None:
-        """A wait takes the place of a descriptor that was refused, as drivers do it."""
-        if not (ours or theirs):
-            return
-        iqa = registers["IQA"]
-        size = descriptor_size(iqa)
-        slot = IQA.IQA.get(iqa) + (registers["IQT"] - size) % (4096 << IQA.QS.get(iqa))
-        wait = WAIT.to_bytes(32, "little")[:size]
-        self._ours.write(slot, wait)
-        self._theirs.ram.write(slot, wait)
-        if ours:
-            self._ours.clear_queue_error()
-        if theirs:
-            self._theirs.unit.clear_queue_error()
-            self._theirs.unit.ring(registers["IQT"])
-
-    def _forget(self) -> None:
-        """Empty all caches, of which one side's may have lost what the other's has kept."""
-        self._ours.queue(global_invalidation(KINDS[self._configuration.kind]))
-        self._follow()
-        self._predictor.forgotten()
+        self._queueing.follow(before)
 
     # DMA
 
@@ -214,14 +159,11 @@ class Run:
             self._transfers.wipe(ours.outcome, theirs, event)
 
     def _check_our_record(self, ours: Ours) -> None:
-        """The unit's own record of its first fault: the others find the record in use."""
-        if not self._recorded and isinstance(ours.outcome, Faulted) and ours.outcome.record is not None:
-            self._recorded = True
-            record = self._ours.registers()["FRCD0"]
-            if record != ours.outcome.record:
-                self._note(
-                    f"{record:#x}", f"{ours.outcome.record:#x}", None, "the record of our unit, and what it should be"
-                )
+        """Our unit must have recorded what is compared with QEMU's record."""
+        if isinstance(ours.outcome, Faulted):
+            found = self._ours.take_record()
+            if found != ours.outcome.record:
+                self._note(found, ours.outcome.record, None, "the record that our unit has made, and what it should be")
 
     def _match(self, expected: list[Expected], theirs: Outcome, start: dict[int, int]) -> Expected | None:
         """What was expected and happened. Where outcomes are the same, the bits that were set tell."""
