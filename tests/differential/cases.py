@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from iommuctl_vtd.invalidation import InvalidationWait, IotlbInvalidate, PageGroupResponse, PasidIotlbInvalidate
 from tests.differential.descriptors import global_invalidation
+from tests.differential.hand_tables import FIRST_DID
 from tests.differential.plans import Clear, Configuration, Dma, Event, Flip, Queue, Range, Space
 from tests.differential.vtd_kinds import KINDS
 
@@ -66,3 +67,37 @@ CASES: Mapping[str, Configuration] = {
     "accessed-on-the-way": _configuration("first-stage-tracking", Dma(_EDU, "w", _READ_ONLY, 8), used=False),
 }
 """By the name of the deviation."""
+
+_ASK = Dma(_EDU, "w", _HOLE, 8)
+AGREED: Mapping[str, Configuration] = {
+    "FPD of a legacy context entry": _configuration("legacy", Flip(_EDU, _PAGE, 4, 1), _ASK),
+    "FPD of a scalable context entry": _configuration("scalable", Flip(_EDU, _PAGE, 6, 1), _ASK),
+    "FPD of a PASID directory entry": _configuration("scalable", Flip(_EDU, _PAGE, 5, 1), _ASK),
+    "FPD of a PASID entry": _configuration("first-stage", Flip(_EDU, _PAGE, 4, 1), _ASK),
+    "FPD does not silence a root entry": _configuration("legacy", Flip(_EDU, _PAGE, 4, 1), Flip(_EDU, _PAGE, 5, 3), _W),
+    "a domain is invalidated": _configuration(
+        "scalable", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=1),)), _R
+    ),
+    "another domain is invalidated": _configuration(
+        "scalable", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=2),)), _R
+    ),
+    "a page is invalidated": _configuration(
+        "legacy", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=3, DID=1, ADDR=_PAGE),)), _R
+    ),
+    "a domain of first stages is invalidated": _configuration(
+        "first-stage", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=FIRST_DID),)), _R
+    ),
+    "a page of a domain is invalidated, which takes all of its first stages": _configuration(
+        "first-stage", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=3, DID=FIRST_DID, ADDR=0x5000),)), _R
+    ),
+    "another domain of first stages is invalidated": _configuration(
+        "first-stage", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=FIRST_DID + 1),)), _R
+    ),
+    "a PASID is invalidated": _configuration(
+        "first-stage", _R, Clear(_EDU, _PAGE), Queue((PasidIotlbInvalidate.encode(G=2, DID=FIRST_DID),)), _R
+    ),
+    "another PASID is invalidated": _configuration(
+        "first-stage", _R, Clear(_EDU, _PAGE), Queue((PasidIotlbInvalidate.encode(G=2, DID=FIRST_DID, PASID=1),)), _R
+    ),
+}
+"""Where both must do the same, but for fault codes."""

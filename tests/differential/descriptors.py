@@ -25,7 +25,8 @@ def global_invalidation(kind: Kind) -> tuple[int, ...]:
 @st.composite
 def descriptor_streams(draw: DrawFn, kind: Kind, addresses: tuple[int, ...], domains: int) -> tuple[int, ...]:
     """Some descriptors, mostly for these addresses and for DIDs that are in use; some with an error."""
-    dids = st.sampled_from([*range(1, domains + 2), *range(FIRST_DID, FIRST_DID + domains), 0, 0xFFFF])
+    used = range(FIRST_DID, FIRST_DID + domains) if kind.first_stage else range(1, domains + 1)
+    dids = st.sampled_from([*used, *used, *used, domains + 1, FIRST_DID + domains, 0, 0xFFFF])
     stream: list[int] = []
     for _ in range(draw(st.integers(1, 4))):
         one = draw(_descriptors(kind, addresses, dids))

@@ -144,7 +144,8 @@ def _flips(draw: DrawFn, kind: Kind, spaces: tuple[Space, ...], slots: tuple[int
     for _ in range(draw(st.integers(1, 3))):
         aims = _aims(spaces, slots)
         device, iova = draw(aims)
-        bits = st.one_of(st.integers(0, 63), st.integers(0, PasidEntry.bits - 1))
+        # The lowest bits are those that say what an entry is.
+        bits = st.one_of(st.integers(0, 11), st.integers(0, 63), st.integers(0, PasidEntry.bits - 1))
         flip = Flip(device, iova, draw(st.integers(0, 7)), draw(bits))
         own = st.tuples(st.just(device), st.just(iova))
         events += [flip, Queue(global_invalidation(kind)), draw(_dmas(own)), draw(_dmas(own))]

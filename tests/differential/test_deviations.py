@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.differential import prediction
-from tests.differential.cases import CASES
+from tests.differential.cases import AGREED, CASES
 from tests.differential.deviations import ANSWERS, DEVIATIONS, READINGS, REFUSALS, Deviation, Question
 from tests.differential.report import Machines
 
@@ -23,6 +23,16 @@ def test_case(name: str, machines: Machines) -> None:
     comparisons = machines.run(CASES[name])
     assert not [one for one in comparisons if one.explained is None]
     assert any(name in (one.explained or ()) for one in comparisons)
+
+
+@pytest.mark.parametrize("name", AGREED)
+def test_both_do_the_same(name: str, machines: Machines) -> None:
+    comparisons = machines.run(AGREED[name])
+    assert not [one for one in comparisons if one.explained is None]
+    silent = [one for one in comparisons if one.outcome and one.ours == "refused, nothing recorded"]
+    assert bool(silent) == name.startswith("FPD of")
+    assert any(one.stale for one in comparisons) == name.startswith("another")
+    assert {name for one in comparisons for name in one.explained or ()} <= {"legacy-codes"}
 
 
 @pytest.mark.parametrize(("table", "name"), [(table, name) for table, names in _TABLES.items() for name in names])
