@@ -97,7 +97,8 @@ class Qemu:
             listener.listen(1)
             backend = f"memory-backend-file,id=ram,size={ram},mem-path={folder / 'ram'},share=on"
             command = [
-                *installed.command, "-run-with", "exit-with-parent=on", "-accel", "qtest", "-nodefaults", "-display", "none",
+                *installed.command, "-run-with", "exit-with-parent=on", "-accel", "qtest",
+                "-nodefaults", "-display", "none",
                 "-object", backend, "-m", f"{ram >> 20}M", "-qtest", f"unix:{folder / 'qtest'}",
                 "-qtest-log", os.devnull, *arguments,
             ]  # fmt: skip
