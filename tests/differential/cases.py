@@ -11,8 +11,8 @@ from tests.differential.vtd_kinds import KINDS
 
 _EDU = 1
 _OTHER = 2
-_PAGE, _READ_ONLY, _HOLE, _LARGE = 0, 0x1000, 0x2000, 0x20_0000
-"""Addresses of pages of three kinds, and of a page that is large where such pages are allowed."""
+_PAGE, _READ_ONLY, _HOLE, _LARGE, _HIGHER = 0, 0x1000, 0x2000, 0x20_0000, 1 << 29
+"""Addresses of pages of three kinds, of a page that is large where such pages are allowed, and far away from them."""
 _W, _R = Dma(_EDU, "w", _PAGE, 8), Dma(_EDU, "r", _PAGE, 8)
 _HIGH = 50
 """A bit beyond the host's addresses."""
@@ -23,7 +23,7 @@ def _configuration(
 ) -> Configuration:
     """Two devices share a space. What changes before the first DMA is followed by a global invalidation."""
     unit = KINDS[kind]
-    ranges = (Range(_PAGE, 0x1000, 0x1000_0000, "rw"), Range(_READ_ONLY, 0x1000, 0x1100_0000, "r"), _INTERRUPTS)
+    ranges = (Range(_PAGE, 0x1000, 0x1000_0000, "rw"), Range(_READ_ONLY, 0x1000, 0x1100_0000, "r"), _INTERRUPTS, _FAR)
     width = width or max(unit.widths)
     tables = Space("first" if unit.first_stage else "second", width, (1 << 12, 1 << 21), ranges, used)
     space = Space("through", width, (), ()) if through else tables
@@ -32,6 +32,7 @@ def _configuration(
     return Configuration(kind, (space,), (0,) * 5, (*flips, Queue(global_invalidation(unit)), *rest))
 
 
+_FAR = Range(_HIGHER, 0x1000, 0x1200_0000, "rw")
 _INTERRUPTS = Range(_LARGE, 0x20_0000, 0xFEE0_0000, "rw")
 
 CASES: Mapping[str, Configuration] = {
@@ -48,6 +49,8 @@ CASES: Mapping[str, Configuration] = {
     # P and the upper bit of PGTT.
     "type-first": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 7), Flip(_EDU, _PAGE, 0, 0), _W),
     "pointer-read": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, _HIGH), _W),
+    # AW becomes 0, which is 30 bits, and the address has bit 29.
+    "canonical-width": _configuration("first-stage-tracking", Flip(_EDU, _HIGHER, 4, 3), Dma(_EDU, "w", _HIGHER, 8)),
     "rights-at-once": _configuration("scalable-39", Flip(_EDU, _READ_ONLY, 0, 62), Dma(_EDU, "w", _READ_ONLY, 8)),
     "interrupt-page": _configuration("scalable-39", Dma(_EDU, "w", _LARGE + 0x18_0000, 8)),
     "interrupt-code": _configuration("legacy-on-scalable", Dma(_EDU, "w", _LARGE, 8)),

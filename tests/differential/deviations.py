@@ -131,6 +131,10 @@ ANSWERS: Mapping[str, tuple[Answer, Deviation]] = {
             "9.5, 9.6", "Pointers beyond the host's addresses are followed: the fault is that of the failed read"
         ),
     ),
+    "canonical-width": (
+        rules.canonical_width,
+        Deviation("3.6", "AW, and not FSPM, says how many bits a canonical address of the first stage has"),
+    ),
     "rights-at-once": (
         rules.rights_at_once,
         Deviation(

@@ -15,7 +15,7 @@ from tests.differential.outcome import Faulted, Landed, Nowhere, Ours, Outcome
 from tests.differential.plans import RAM, Dma
 from tests.differential.vtd_unit import VtdUnit
 
-_BEFORE_TABLES = range(0x01, 0x70)
+_BEFORE_TABLES = (*range(0x01, 0x70), 0x80)
 """Fault codes of requests that come to no first-stage entry."""
 _AT_ENTRY = (0x71, 0x72)
 """Fault codes that are about the last entry that was read."""
@@ -39,7 +39,7 @@ class Expected(NamedTuple):
 class Cached(NamedTuple):
     """What QEMU holds of a page for one device.
 
-    `sure` says that no invalidation came since, `shared` that our unit has cached it, too, and `names` are the
+    `born` counts the invalidations before, `shared` says that our unit has cached it, too, and `names` are the
     deviations but for which QEMU would have nothing.
     """
 
@@ -47,7 +47,7 @@ class Cached(NamedTuple):
     size: int
     pa: int
     prot: str
-    sure: bool
+    born: int
     shared: bool
     names: tuple[str, ...]
 
@@ -61,6 +61,7 @@ class Predictor:
         self._ram = ram
         self._facts = capability(unit.cap, unit.ecap | ours.kind.more, ours.kind.haw)
         self._cached: dict[int, list[Cached]] = {}
+        self._invalidations = 0
 
     def refuses(self, raw: int, *, ours: bool) -> tuple[bool, tuple[str, ...]]:
         """Whether QEMU refuses a descriptor, given whether we do, and the deviation that says so."""
@@ -77,11 +78,11 @@ class Predictor:
         if known is None:
             return [other if ours.hit and fresh.outcome != ours.outcome else fresh]
         cached = self._from_cache(event, known)
-        if known.sure:
+        if known.born == self._invalidations:
             return [cached]
         if ours.hit and known.shared:
             # What our unit has kept, QEMU has kept; unless another device has filled our entry again.
-            return [cached, other] if self._filled_by_others(event) else [cached]
+            return [cached, other] if self._filled_later(event, known) else [cached]
         if known.shared and event.access in known.prot and not (self._ours.kind.first_stage and event.access == "w"):
             # Our unit has forgotten it, so there was an invalidation that reached it. (For a dirty bit it walks, too.)
             return [fresh]
@@ -94,12 +95,12 @@ class Predictor:
             return
         pa = outcome.pieces[0].pa if isinstance(outcome, Landed) else outcome.pa
         first, shared = event.iova & -walk.size, isinstance(ours.outcome, Landed)
-        known = Cached(first, walk.size, (pa or 0) & -walk.size, walk.prot, True, shared, expected.names)
+        known = Cached(first, walk.size, (pa or 0) & -walk.size, walk.prot, self._invalidations, shared, expected.names)
         self._cached.setdefault(event.device, []).append(known)
 
     def invalidated(self) -> None:
         """Some caches were told something."""
-        self._cached = {device: [one._replace(sure=False) for one in known] for device, known in self._cached.items()}
+        self._invalidations += 1
 
     def forgotten(self) -> None:
         """All caches are empty."""
@@ -109,10 +110,11 @@ class Predictor:
         known = self._cached.get(event.device, [])
         return next((one for one in reversed(known) if one.first <= event.iova < one.first + one.size), None)
 
-    def _filled_by_others(self, event: Dma) -> bool:
-        """Whether another device has brought an entry for the address into our cache since the last invalidation."""
-        others = [one for device, known in self._cached.items() if device != event.device for one in known]
-        return any(one.sure and one.shared and one.first <= event.iova < one.first + one.size for one in others)
+    def _filled_later(self, event: Dma, known: Cached) -> bool:
+        """Whether another device has brought an entry for the address into our cache after a later invalidation."""
+        others = [one for device, found in self._cached.items() if device != event.device for one in found]
+        later = [one for one in others if one.shared and one.born > known.born]
+        return any(one.first <= event.iova < one.first + one.size for one in later)
 
     def _from_cache(self, event: Dma, known: Cached) -> Expected:
         if event.access not in known.prot:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iommuctl.formats.bits import Layout
 from iommuctl.model import Step
-from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, Capability
+from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, WIDTHS, Capability
 from iommuctl_vtd.context_entry import ContextEntry, ScalableContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry
 from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PasidIotlbInvalidate
@@ -137,12 +137,28 @@ def type_first(question: "Question") -> int | None:
 
 
 def pointer_read(question: "Question") -> int | None:
+    """Whether the address can be translated at all is asked before the table is read."""
     entry = question.entry(PasidEntry)
     if question.code == 0x52:
         return 0x58
     if question.code != 0x5A or entry is None:
         return None
-    return 0x73 if PasidEntry.PGTT.get(entry) == FIRST_STAGE else 0x7B
+    if PasidEntry.PGTT.get(entry) == FIRST_STAGE:
+        return 0x73 if _is_canonical(question, entry) else 0x80
+    width = WIDTHS.get(PasidEntry.AW.get(entry), 0)
+    return 0x84 if question.event.iova >> min(question.facts.mgaw, width) else 0x7B
+
+
+def _is_canonical(question: "Question", entry: int) -> bool:
+    width = min(30 + 9 * PasidEntry.AW.get(entry), question.facts.haw)
+    return question.event.iova >> width - 1 in (0, (1 << 65 - width) - 1)
+
+
+def canonical_width(question: "Question") -> int | None:
+    entry = question.entry(PasidEntry)
+    if entry is None or PasidEntry.PGTT.get(entry) != FIRST_STAGE or question.code in range(0x01, 0x70):
+        return None
+    return None if question.code == 0x80 or _is_canonical(question, entry) else 0x80
 
 
 def rights_at_once(question: "Question") -> int | None:

@@ -75,9 +75,10 @@ class Transfers:
         record = self._theirs.unit.take_record()
         if record is not None:
             return Faulted(FaultRecord.FR.get(record), record)
-        if landings:
+        if len(landings) == len(expected):
             self.pending.append(Pending(comparison, event.device, number * _SLOT, contents))
             return landings[0]
+        # What was read cannot be told from what is read where there is nothing.
         return next((one for one in expected if isinstance(one, Nowhere)), Faulted(None, None))
 
     def failed_reads(self) -> dict[int, str]:
