@@ -2,8 +2,7 @@
 """A configuration on our machine: devices, spaces and slots, and the events that are a driver's doing."""
 
 from iommuctl.model import Rid
-from iommuctl_vtd.commands import Span, pasid_iotlb
-from iommuctl_vtd.invalidation import InvalidationWait
+from iommuctl_vtd.invalidation import InvalidationWait, PasidIotlbInvalidate, covering_block
 from tests.differential.hand_tables import FIRST_DID, FirstStage, Pool, write_entry
 from tests.differential.ours import OurMachine
 from tests.differential.plans import DEVICES, SCRATCH, Attach, Configuration, Space, Unmap
@@ -58,8 +57,10 @@ class Built:
         """Take a mapping away, and tell the caches."""
         mapping = self._spaces[number].ranges[index]
         if number in self._first:
-            span = Span(mapping.iova, mapping.iova + mapping.size - 1, leaf=not self._first[number].unmap(mapping))
-            self._machine.queue([pasid_iotlb(FIRST_DID + number, 0, span), WAIT])
+            leaf = not self._first[number].unmap(mapping)
+            address, order = covering_block(mapping.iova, mapping.iova + mapping.size - 1)
+            tell = PasidIotlbInvalidate.encode(G=3, DID=FIRST_DID + number, AM=order, IH=leaf, ADDR=address)
+            self._machine.queue([tell, WAIT])
         else:
             self._machine.iommu.unmap(_name(number), iova=mapping.iova, size=mapping.size)
 

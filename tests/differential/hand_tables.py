@@ -10,9 +10,8 @@ from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.model import Rid
 from iommuctl_vtd.capability import AW_OF_WIDTH
-from iommuctl_vtd.context_entry import ContextEntry
+from iommuctl_vtd.context_entry import PASSES_THROUGH, ContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry, FirstStageFormat
-from iommuctl_vtd.legacy_walk import PASSES_THROUGH
 from iommuctl_vtd.pasid_entry import FIRST_STAGE, PASS_THROUGH, PasidEntry
 from iommuctl_vtd.registers import CAP
 from tests.differential.ours import OurMachine

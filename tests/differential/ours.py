@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iommuctl.architecture import Unit
+from iommuctl.architecture import Completion, Unit
 from iommuctl.errors import OutsideMemory
 from iommuctl.iommu import Iommu
 from iommuctl.model import Access, Piece, Rid, Step
@@ -136,6 +136,19 @@ def fault(event: Dma, code: int, steps: tuple[Step, ...]) -> Faulted:
     return Faulted(code, FaultRecord.encode(FI=event.iova & -4096, SID=source, T1=event.access == "r", FR=code, F=1))
 
 
+class _Bus:
+    """QEMU's devices answer each invalidation at once; our simulator's that have no TLB never do."""
+
+    def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:  # noqa: ARG002
+        return "done"
+
+    def invalidate_pasids(self, source_id: int, first: int, last: int) -> Completion:  # noqa: ARG002
+        return "done"
+
+
+_BUS = _Bus()
+
+
 class _Commands:
     """The registers of our unit. It is the one user of class Unit in this folder."""
 
@@ -144,7 +157,7 @@ class _Commands:
 
     def queue(self, descriptors: Sequence[int]) -> tuple[int, bool]:
         with self._iommu._change() as operation:
-            unit, memory = ARCHITECTURE.unit(operation.transaction), operation.transaction.memory
+            unit, memory = ARCHITECTURE.unit(operation.transaction, _BUS), operation.transaction.memory
             iqa, tail = unit.read_register("IQA"), unit.read_register("IQT")
             size = descriptor_size(iqa)
             for raw in descriptors:
@@ -154,11 +167,11 @@ class _Commands:
 
     def ring(self, tail: int) -> tuple[int, bool]:
         with self._iommu._change() as operation:
-            return _ring(ARCHITECTURE.unit(operation.transaction), tail)
+            return _ring(ARCHITECTURE.unit(operation.transaction, _BUS), tail)
 
     def take_record(self) -> int | None:
         with self._iommu._change() as operation:
-            unit = ARCHITECTURE.unit(operation.transaction)
+            unit = ARCHITECTURE.unit(operation.transaction, _BUS)
             record = unit.read_register("FRCD0")
             if not FaultRecord.F.get(record):
                 return None
@@ -168,7 +181,7 @@ class _Commands:
 
     def clear_error(self) -> None:
         with self._iommu._change() as operation:
-            ARCHITECTURE.unit(operation.transaction).write_register("FSTS", FSTS.IQE.mask)
+            ARCHITECTURE.unit(operation.transaction, _BUS).write_register("FSTS", FSTS.IQE.mask)
 
 
 def _ring(unit: Unit, tail: int) -> tuple[int, bool]:

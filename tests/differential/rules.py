@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from iommuctl.formats.bits import Layout
 from iommuctl.model import Step
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, WIDTHS, Capability
-from iommuctl_vtd.context_entry import ContextEntry, ScalableContextEntry
+from iommuctl_vtd.context_entry import PASSES_THROUGH, ContextEntry, ScalableContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry
 from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PasidIotlbInvalidate
-from iommuctl_vtd.legacy_walk import PASSES_THROUGH
 from iommuctl_vtd.pasid_entry import FIRST_STAGE, PASS_THROUGH, SECOND_STAGE, PasidDirectoryEntry, PasidEntry
 from iommuctl_vtd.root_entry import ScalableRootEntry
 from iommuctl_vtd.second_stage import SecondStageEntry
