@@ -84,8 +84,17 @@ RID1, RID2 = "0000:00:01.0", "0000:00:02.0"
 REFERENCE = ROOT / "examples" / "reference-topology.sh"
 
 
-@pytest.fixture
-def reference(shell: Shell) -> Shell:
-    """A folder in which examples/reference-topology.sh was typed."""
+@pytest.fixture(scope="session")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which examples/reference-topology.sh was typed, which tests do not touch."""
+    shell = Shell(tmp_path_factory.mktemp("reference") / "state")
     subprocess.run([str(REFERENCE)], env=shell.environment, check=True, capture_output=True, timeout=120)
+    return shell.state
+
+
+@pytest.fixture
+def reference(shell: Shell, typed: Path) -> Shell:
+    """A copy of the folder in which examples/reference-topology.sh was typed."""
+    # Of all copies, this one keeps the holes of the memory file.
+    subprocess.run(["cp", "-a", "--sparse=always", str(typed), str(shell.state)], check=True, timeout=60)
     return shell

@@ -24,10 +24,10 @@ class Silence(StatefulSuite):
 
 
 class TestScalable(Default, Silence):
-    examples = 220
+    examples = 245
     least = 6500
 
 
 class TestLegacy(Legacy, Silence):
-    examples = 138
+    examples = 155
     least = 3500
