@@ -37,7 +37,7 @@ class Journal:
 
     def note(self, operation: str, writes: Sequence[tuple[int, bytes, bytes]]) -> None:
         """These bytes were others before: address, old, new."""
-        if not self._rows.count(KIND):
+        if not any(self._rows.scan(KIND, limit=1)):
             return
         rows: dict[int, Any] = {}
         for address, old, new in writes:

@@ -2,34 +2,42 @@
 """The registers of one unit as rows, and what they hold at power on."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from iommuctl.errors import Unsupported, Usage
 from iommuctl.hookspecs import Rows
 from iommuctl_vtd.capability import DEFAULT_CAP, DEFAULT_ECAP, DEFAULT_HAW
 from iommuctl_vtd.registers import CAP
 
-KIND = "vtd.register"
+_ROW = "vtd", "registers"
 MODES = ("scalable", "legacy")
 
 
 class RegisterBank:
-    """Registers by name, without what writing one brings about."""
+    """Registers by name, without what writing one brings about. All are in one row, which is read once."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
+    @cached_property
+    def _values(self) -> dict[str, int]:
+        values: dict[str, int] = self._rows.get(*_ROW)
+        return values
+
     def all(self) -> dict[str, int]:
-        return dict(self._rows.scan(KIND))
+        return dict(self._values)
 
     def get(self, name: str) -> int:
         """Raises Unsupported."""
-        value: int | None = self._rows.get(KIND, name)
-        if value is None:
-            raise Unsupported(f"the unit has no register {name}")
-        return value
+        try:
+            return self._values[name]
+        except KeyError:
+            raise Unsupported(f"the unit has no register {name}") from None
 
     def put(self, name: str, value: int) -> None:
-        self._rows.put(KIND, name, value)
+        if self.get(name) != value:
+            self._values[name] = value
+            self._rows.put(*_ROW, self._values)
 
 
 def power_on(rows: Rows, options: Mapping[str, str]) -> None:
@@ -52,7 +60,6 @@ def power_on(rows: Rows, options: Mapping[str, str]) -> None:
     registers = {"CAP": values["cap"], "ECAP": values["ecap"], "GSTS": 0, "RTADDR": 0, "IQA": 0, "IQH": 0, "IQT": 0}
     registers |= {"FSTS": 0, "FECTL": 1 << 31, "IQERCD": 0, "ICS": 0}
     registers |= {f"FRCD{index}": 0 for index in range(CAP.NFR.get(values["cap"]) + 1)}
-    for name, value in registers.items():
-        rows.put(KIND, name, value)
+    rows.put(*_ROW, registers)
     rows.put("vtd", "mode", mode)
     rows.put("vtd", "haw", values["haw"])
