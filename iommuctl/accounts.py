@@ -21,8 +21,12 @@ def check_pages(operation: Operation) -> Iterator[str]:
         runs = radix.table_runs(driver.domain_format(domain), memory, driver.domain_root(domain))
         holders += [(run, f"the tables of {domain.name}") for run in runs]
     holders += [(run, "the allocator, as free") for run in transaction.pool("tables").free_runs()]
-    at, before = plan.tables[0], "the start"
+    low, end = plan.tables[0], sum(plan.tables)
+    at, before = low, "the start"
     for run, holder in sorted(holders):
+        if not low <= run.address < end:
+            yield f"the page at {run.address:#x}, which is not in table memory, is held by {holder}"
+            continue
         if run.address > at:
             yield f"{(run.address - at) // PAGE} pages of table memory at {at:#x} are lost: nothing holds them"
         elif run.address < at:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Recalled(NamedTuple):
-    """A cache entry that an answer rests on: the structures as they were when it was filled, the decisive one last.
+    """A cache entry that an answer rests on: the structures that it was made of, as they were, from the root down.
 
     `tag` is what the entry is found by besides addresses, in the architecture's own terms.
     """
@@ -60,7 +60,8 @@ class Answer(NamedTuple):
 class Stale(NamedTuple):
     """A cache entry that served a request for `size` bytes at `iova` while the tables say something else.
 
-    `changed` are those of its structures that are no longer so, from the root down.
+    `changed` are those of its structures that are no longer so, from the root down. `leaf` says that each of them is
+    the last one of its stage, so that no table went.
     """
 
     cache: str
@@ -68,6 +69,7 @@ class Stale(NamedTuple):
     iova: int
     size: int
     changed: tuple[Step, ...]
+    leaf: bool
 
 
 Completion = Literal["done", "timeout", "invalid"]

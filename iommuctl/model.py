@@ -242,7 +242,7 @@ class Piece(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A structure that a cache holds as it was: its words then and now, and the operation that changed it last.
+    """A structure that `cache` holds as it was: its words then and now, and the operation that changed it last.
 
     `table` names the page table, domain or slot that it belongs to. `operation` is as one types it, None when it was
     too long ago.
@@ -253,6 +253,7 @@ class Changed(NamedTuple):
     old: tuple[int, ...]
     new: tuple[int, ...]
     stage: int
+    cache: str
     operation: str | None
     table: str = ""
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the core asks of a backend's hooks, as plain values. Requests only grow: a new member has a default."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from iommuctl.model import Access, Binding, Device, Domain, Occupant, Slot
@@ -94,10 +94,14 @@ class DmaRequest(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """An operation, as one types it, and its writes to memory that was in use: address, the old bytes, the new ones."""
+    """An operation, as one types it, and its writes to memory that was in use: address, the old bytes, the new ones.
+
+    `fresh` are the pages that nothing used before it and that it wrote.
+    """
 
     operation: str
     writes: Sequence[tuple[int, bytes, bytes]]
+    fresh: Set[int] = frozenset()
 
 
 class CheckRequest(NamedTuple):

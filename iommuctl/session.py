@@ -56,7 +56,8 @@ class Operation:
     def settle(self, name: str) -> None:
         """Tell a simulator which operation wrote to memory that was in use."""
         hook = self._session.manager(self.transaction).hook.iommuctl_settle
-        hook(context=self.transaction, request=Settled(name, self.transaction.live_writes()))
+        transaction = self.transaction
+        hook(context=transaction, request=Settled(name, transaction.live_writes(), transaction.fresh_pages()))
 
     @cached_property
     def capabilities(self) -> Capabilities:

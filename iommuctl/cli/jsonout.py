@@ -157,6 +157,7 @@ def changed(value: Changed) -> dict[str, Any]:
         "old": [f"{word:#x}" for word in value.old],
         "new": [f"{word:#x}" for word in value.new],
         "table": value.table,
+        "cache": value.cache,
         "operation": value.operation,
     }
 

@@ -237,7 +237,8 @@ def show_stale(out: Output, result: DmaResult) -> None:
     """What made a DMA go where the tables do not lead any more, and what would have prevented it."""
     if not result.stale:
         return
-    out.line(("bad", "stale: "), ("", "a cache answered, and the tables say something else"))
+    caches = " and ".join(dict.fromkeys(each.cache for each in result.changed)) or "a cache"
+    out.line(("bad", "stale: "), ("", f"{caches} answered, and the tables say something else"))
     for each in result.changed:
         by = f", last by `{each.operation}`" if each.operation else ""
         out.line(("", "  changed  "), ("name", each.structure), ("address", f" {each.address:#x}"),

@@ -80,7 +80,7 @@ class Overlay:
 
     def writes(self) -> Iterator[MemoryWrite]:
         """Every 64-bit word that changes: the fresh pages, then the live words in the order of their writes."""
-        for page in sorted(self._fresh & self._pages.keys()):
+        for page in sorted(self.fresh_pages()):
             yield from _words(page, self._file.read(page, PAGE), bytes(self._pages[page]))
         for address, old, new in self.live:
             # A DMA writes bytes; the words around them are shown whole.
@@ -89,9 +89,13 @@ class Overlay:
             head, tail = around[: address - first], around[address - first + len(new) :]
             yield from _words(first, head + old + tail, head + new + tail)
 
+    def fresh_pages(self) -> set[int]:
+        """The fresh pages that were written."""
+        return self._fresh & self._pages.keys()
+
     def write_fresh(self) -> None:
         """Bring the fresh pages to the file, contiguous ones together."""
-        pages = sorted(self._fresh & self._pages.keys())
+        pages = sorted(self.fresh_pages())
         breaks = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(pages)) if b != a + PAGE), len(pages)]
         for start, end in pairwise(breaks):
             for i in range(start, end, IOV_MAX):

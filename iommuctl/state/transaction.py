@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,10 @@ class Transaction:
     def live_writes(self) -> list[tuple[int, bytes, bytes]]:
         """The writes so far to memory that was in use: address, the old bytes, the new ones."""
         return self._overlay.live if self._overlay else []
+
+    def fresh_pages(self) -> Set[int]:
+        """The pages that nothing used before and that have been written."""
+        return self._overlay.fresh_pages() if self._overlay else frozenset()
 
     def pool(self, name: str) -> Extents:
         """The allocator of a pool; all of a transaction share one, so that freed pages stay aside."""

@@ -54,8 +54,9 @@ def test_what_is_missing_is_named_for_each_cache(reference: Run) -> None:
         "vtd.pasid-iotlb-invalidate",
         "vtd.pasid-device-tlb-invalidate",
     ]
-    (changed,) = both["changed"]
-    assert set(changed) == {"structure", "address", "old", "new", "table", "operation"}
+    changed, told_device = both["changed"]
+    assert changed | {"cache": "device_tlb"} == told_device
+    assert set(changed) == {"structure", "address", "old", "new", "cache", "table", "operation"}
     assert (changed["table"], changed["new"]) == ("page table a1", ["0x0"])
     command = both["missing"][0]
     assert command["fields"] | {"PASID": "0x3", "ADDR": SVA} == command["fields"]
@@ -72,6 +73,22 @@ def test_a_guest_that_writes_its_table_by_itself(reference: Run) -> None:
     assert [changed[name] for name in ("address", "table", "operation")] == [
         leaf, "page table a1", f"sim write {leaf}",
     ]  # fmt: skip
+
+
+def test_rights_that_a_table_entry_takes_away(ok: Run) -> None:
+    """Nothing but W of an entry above the leaf changes, so the cached table entry must go as well: no IH."""
+    for command in ("device add 00:01.0", "domain create d", "attach d 00:01.0",
+                    "domain map d --iova 0x1000 --size 4K --pa 0x100000"):  # fmt: skip
+        ok(command)
+    ok("sim dma 00:01.0 0x1000 --write --data 00")
+    step = ok("translate 00:01.0 0x1000 -j").json["steps"][-2]
+    word = int(step["raw"][0], 16) & ~2
+    ok(f"sim write {step['address']} {word.to_bytes(8, 'little').hex()}")
+    told = ok("sim dma 00:01.0 0x1000 --write --data 00 -j").json
+    assert told["stale"] is True
+    assert [each["address"] for each in told["changed"]] == [step["address"]]
+    (command,) = told["missing"]
+    assert (command["name"], command["fields"]["IH"]) == ("vtd.iotlb-invalidate", "0x0")
 
 
 def test_hints_that_are_wrong(reference: Run) -> None:

@@ -105,7 +105,7 @@ def test_dma_that_is_stale(reference: Run) -> None:
     ]
     assert [command["name"] for command in told["missing"]] == ["vtd.pasid-iotlb-invalidate"]
     text = reference(dma).out
-    assert "stale: a cache answered" in text
+    assert "stale: iotlb answered" in text
     assert "of page table a1, last by `pgtable unmap a1" in text
     assert "missing  vtd.pasid-iotlb-invalidate" in text
 

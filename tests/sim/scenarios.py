@@ -123,6 +123,17 @@ def _guest_looks(*offsets: int) -> Callable[[Iommu], Iterator[DmaResult]]:
     return look
 
 
+def guest_moves_a_page() -> Scenario:
+    """A page of the guest's leads elsewhere, within the same large page of its parent."""
+
+    def act(iommu: Iommu) -> None:
+        iommu.pgtable_unmap("t", iova=SVA + PAGE, size=3 * PAGE)
+        iommu.pgtable_map("t", iova=SVA + PAGE, size=3 * PAGE, gpa=0x21_0000)
+        iommu.invalidate("p", iova=SVA + PAGE, size=3 * PAGE, leaf=True)
+
+    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE))
+
+
 def unmap_parent() -> Scenario:
     """Guest memory goes under a bound page table."""
     return Scenario(

@@ -63,6 +63,7 @@ SCENARIOS = {
     "unmap the parent": scenarios.unmap_parent(),
     "guest unmaps pages": scenarios.guest_pages(),
     "guest unmaps a table": scenarios.guest_table(),
+    "guest moves a page": scenarios.guest_moves_a_page(),
     "detach": scenarios.detach(),
     "detach, RID": scenarios.detach(None),
     "detach, then its DID is used again": scenarios.detach(reuse=True),
@@ -139,6 +140,8 @@ SEEDED: dict[str, tuple[str, Sabotage, tuple[type[Layout], ...]]] = {
     "guest, IH says that tables stayed": (
         "guest unmaps a table", with_fields(PASID_IOTLB, IH=lambda _: 1), BOTH_OF_GUEST,
     ),
+    "guest moves a page, no IOTLB": ("guest moves a page", without(PASID_IOTLB), BOTH_OF_GUEST),
+    "guest moves a page, no device TLB": ("guest moves a page", without(PASID_DEVICE), (PASID_DEVICE,)),
     # Slots.
     "detach, no PASID cache": ("detach", without(PASID), (PASID, IOTLB, PASID_DEVICE)),
     "detach, neither PASID cache nor IOTLB": ("detach", without(PASID, IOTLB), (PASID, IOTLB, PASID_DEVICE)),
@@ -183,5 +186,5 @@ def test_seeded_mistakes_are_found(tmp_path: Path, name: str) -> None:
     seen = play(tmp_path, SCENARIOS[scenario], sabotage)
     assert seen.stale or seen.warnings
     assert seen.missing == {layout.name for layout in missing}
-    assert all(each.changed for each in seen.stale)
+    assert all(each.changed and each.missing for each in seen.stale)
     assert (name in WARNED) == any(FREED in warning for warning in seen.warnings)

@@ -10,7 +10,6 @@ from iommuctl_vtd.caches import Caches
 from iommuctl_vtd.fault_log import FaultLog
 from iommuctl_vtd.fault_record import REASONS
 from iommuctl_vtd.legacy_walk import LegacyWalk
-from iommuctl_vtd.register_bank import RegisterBank
 from iommuctl_vtd.scalable_walk import ScalableWalk
 from iommuctl_vtd.unit import LATCHED_ROOT
 from iommuctl_vtd.walk import Refused, Request
@@ -73,7 +72,7 @@ def page_request(machine: Machine, slot: Slot, iova: int = 0x5123, *, write: boo
     try:
         walker.admit()
     except Refused as refused:
-        FaultLog(machine.rows, RegisterBank(machine.rows)).record(request, refused.code, silent=walker.fpd)
+        FaultLog(machine.rows, machine.unit._registers).record(request, refused.code, silent=walker.fpd)
         return refused.code
     return 0
 

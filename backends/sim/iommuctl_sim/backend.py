@@ -141,7 +141,7 @@ def iommuctl_dma(context: Context, request: DmaRequest) -> DmaResult:
 
 @hookimpl
 def iommuctl_settle(context: Context, request: Settled) -> bool:
-    System(context).journal.note(request.operation, request.writes)
+    System(context).journal.note(request)
     return True
 
 

@@ -63,20 +63,22 @@ class DeviceTlbs:
             self._rows.delete(KIND, key)
 
     def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:
-        return self._invalidate(source_id, _owner(source_id, pasid), first, last)
+        owner = _owner(source_id, pasid)
+        return self._invalidate(source_id, f"{owner}{first:016x}", f"{owner}{last:016x}~", first, last)
 
     def invalidate_pasids(self, source_id: int, first: int, last: int) -> Completion:
-        return self._invalidate(source_id, f"{source_id:04x}.", first, last, spare=_owner(source_id, None))
+        # Those without PASID have a sign there that comes before all numbers.
+        return self._invalidate(source_id, f"{source_id:04x}.0", f"{source_id:04x}.~", first, last)
 
-    def _invalidate(self, source_id: int, owner: str, first: int, last: int, spare: str = "~") -> Completion:
+    def _invalidate(self, source_id: int, first_key: str, last_key: str, first: int, last: int) -> Completion:
         rid = Rid(0, source_id >> 8, source_id >> 3 & 0x1F, source_id & 7)
         device = devices.find(self._rows, rid)
         if not device or not device[0].ats:
             return "timeout"
         dropped = [
             (key, question, value)
-            for key, value in self._rows.scan(KIND, owner, owner + "~")
-            if first <= (question := _question(rid, key)).iova <= last and not key.startswith(spare)
+            for key, value in self._rows.scan(KIND, first_key, last_key)
+            if first <= (question := _question(rid, key)).iova <= last
         ]
         for key, _, _ in dropped:
             self._rows.delete(KIND, key)

@@ -5,12 +5,12 @@ A page is followed from the first time that a cached answer was made of it. Chan
 itself, and of entries that were zero, which no cache holds, are not noted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.memory import PAGE
-from iommuctl.hookspecs import Rows
+from iommuctl.hookspecs import Rows, Settled
 from iommuctl.model import Step
 
 KIND = "sim.followed"
@@ -32,14 +32,22 @@ class Journal:
             page = step.address & -PAGE
             if page not in self._known:
                 self._known.add(page)
-                if self._rows.get(KIND, _key(page)) is None:
-                    self._rows.put(KIND, _key(page), [step.structure, []])
+                row = self._rows.get(KIND, _key(page))
+                # A page that held other structures before is another one now.
+                if row is None or row[0] != step.structure:
+                    self._rows.put(KIND, _key(page), [step.structure, row[1] if row else []])
 
-    def note(self, operation: str, writes: Sequence[tuple[int, bytes, bytes]]) -> None:
-        """These bytes were others before: address, old, new."""
+    def note(self, request: Settled) -> None:
+        """An operation wrote to memory. Pages that it took into use are other ones as a whole."""
         if not any(self._rows.scan(KIND, limit=1)):
             return
+        operation, writes, fresh = request
         rows: dict[int, Any] = {}
+        if fresh:
+            for key, row in self._rows.scan(KIND, _key(min(fresh)), _key(max(fresh))):
+                if (page := int(key, 16)) in fresh:
+                    rows[page] = row
+                    row[1].append([0, PAGE - 1, operation])
         for address, old, new in writes:
             page = address & -PAGE
             if page not in rows:
@@ -65,14 +73,20 @@ class Journal:
         """Where structures of a page differ, as (first byte, last byte), neighbours together."""
         size = layout.bits // 8
         span: tuple[int, int] | None = None
-        for at in range(0, len(new), 8):
+        at = 0
+        while at < len(new):
             start = (address + at) % PAGE
-            # A write may begin within a structure: the mask of this part of it.
+            # Up to the end of the word; its place in the structure tells the mask.
+            length = min(8 - start % 8, len(new) - at)
             shift = 8 * (start % size)
-            before, after = (layout.told(int.from_bytes(data[at : at + 8], "little") << shift) for data in (old, new))
-            if before == after or not before:
+            before, after = (
+                layout.told(int.from_bytes(data[at : at + length], "little") << shift) for data in (old, new)
+            )
+            at += length
+            # A whole entry that was zero is in no cache.
+            if before == after or (not before and length == size):
                 continue
-            end = start + min(8, len(new) - at) - 1
+            end = start + length - 1
             if span and span[1] + 1 == start:
                 span = span[0], end
                 continue

@@ -42,10 +42,10 @@ class Sanitizer:
         met = {self._told(step) for step in truth.steps}
         found = []
         for cache, tag, steps in recalled:
-            # The last structure decides: where it is as it was, what led there does not matter.
-            if self._told(steps[-1]) not in met:
-                changed = tuple(step for step in steps if self._told(step) not in met)
-                found.append(Stale(cache, tag, question.iova, size, changed))
+            if changed := tuple(step for step in steps if self._told(step) not in met):
+                ends = {step.stage: step for step in steps}
+                leaf = all(step is ends[step.stage] for step in changed)
+                found.append(Stale(cache, tag, question.iova, size, changed, leaf))
         return found
 
     def explain(self, stale: Sequence[Stale]) -> list[Changed]:
@@ -53,7 +53,7 @@ class Sanitizer:
 
         Those that are, and that nothing leads to any more, are left out where there are others.
         """
-        causes = {(step.structure, step.address): step for step in (entry.changed[0] for entry in stale)}
+        causes = {(entry.cache, entry.changed[0].address): entry.changed[0] for entry in stale}
         changed = {key: step for key, step in causes.items() if self._is_other_now(step)}
         return [
             Changed(
@@ -62,9 +62,10 @@ class Sanitizer:
                 step.raw,
                 self._now(step),
                 step.stage,
+                cache,
                 self._journal.operation(step.address, 8 * len(step.raw)),
             )
-            for step in (changed or causes).values()
+            for (cache, _), step in (changed or causes).items()
         ]
 
     def _told(self, step: Step) -> tuple[str, int]:

@@ -4,7 +4,7 @@
 It never evicts, so that what it still holds depends on the commands alone. VT-d 4.1 section 6.2.4.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from iommuctl.hookspecs import Rows
@@ -17,6 +17,7 @@ from iommuctl_vtd.walk import Mapped, Rights, Tag
 
 KIND = "vtd.iotlb"
 _PAGE_ORDERS = (0, 9, 18)
+_LARGEST = 4096 << _PAGE_ORDERS[-1]
 _LAYOUTS = {layout.name: layout for layout in (ContextEntry, PasidEntry, FirstStageEntry, SecondStageEntry)}
 
 
@@ -63,34 +64,38 @@ class Iotlb:
 
     def drop_all(self) -> None:
         """Global invalidation."""
-        self._drop("")
+        self._drop("", "~")
 
     def drop_domain(self, did: int) -> None:
         """Domain-selective invalidation: every stage and PASID."""
-        self._drop(f"{did:04x}.")
+        self._drop(f"{did:04x}.", f"{did:04x}.~")
 
     def drop_domain_pages(self, did: int, first: int, last: int) -> None:
         """Page-selective invalidation in a domain: addresses of the second stage.
 
         First-stage and nested entries of the domain all go: their addresses are others.
         """
-        self._drop(
-            f"{did:04x}.",
-            lambda address, size, pgtt: pgtt != SECOND_STAGE or (address <= last and first < address + size),
-        )
+        self._drop_pages(Tag(did, SECOND_STAGE, 0).owner, first, last)
+        # Keys of the first stage have a number where those of the second have a sign that comes before all numbers.
+        self._drop(f"{did:04x}.0", f"{did:04x}.~")
 
     def drop_pasid(self, did: int, pasid: int) -> None:
         """PASID-selective invalidation: first-stage and nested entries."""
-        self._drop(f"{did:04x}.{pasid:05x}.")
+        self._drop(f"{did:04x}.{pasid:05x}.", f"{did:04x}.{pasid:05x}.~")
 
     def drop_pasid_pages(self, did: int, pasid: int, first: int, last: int) -> None:
         """Page-selective invalidation of one PASID: addresses of the first stage."""
-        self._drop(f"{did:04x}.{pasid:05x}.", lambda address, size, _: address <= last and first < address + size)
+        self._drop_pages(f"{did:04x}.{pasid:05x}.", first, last)
 
-    def _drop(self, prefix: str, concerns: Callable[[int, int, int], bool] | None = None) -> None:
-        for key, (_, _, _, pgtt, _) in self._rows.scan(KIND, prefix, prefix + "~"):
+    def _drop(self, first: str, last: str) -> None:
+        for key, _ in self._rows.scan(KIND, first, last):
+            self._rows.delete(KIND, key)
+
+    def _drop_pages(self, owner: str, first: int, last: int) -> None:
+        """Pages that reach into an address range: none begins further before it than the largest page is long."""
+        for key, _ in self._rows.scan(KIND, f"{owner}{first & -_LARGEST:016x}", f"{owner}{last:016x}~"):
             _, _, address, order = key.split(".")
-            if concerns is None or concerns(int(address, 16), 4096 << int(order), pgtt):
+            if first < int(address, 16) + (4096 << int(order)):
                 self._rows.delete(KIND, key)
 
 

@@ -42,8 +42,7 @@ def missing(slot: Slot, stale: Sequence[Stale], capability: Capability) -> list[
         change = _CHANGES[entry.changed[0].structure]
         if change is Change.SECOND_STAGE_REMOVED and nested:
             change = Change.PARENT_REMOVED
-        # Where tables changed, what is below them is no longer so either.
-        leaf = len(entry.changed) == 1 and entry.cache != "paging"
+        leaf = entry.leaf and entry.cache != "paging"
         first, last = entry.iova & -4096, (entry.iova + entry.size - 1) | 4095
         for scope in INVALIDATIONS[change]:
             if scope.cache != ("iotlb" if entry.cache == "paging" else entry.cache):

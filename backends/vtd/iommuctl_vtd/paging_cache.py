@@ -4,14 +4,16 @@
 They are why an invalidation must say whether tables were freed: with IH set they stay. VT-d 4.1 section 6.2.5.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from iommuctl.hookspecs import Rows
 
 KIND = "vtd.paging-cache"
 SECOND_STAGE_PASID = "-----"
-"""Stands for the PASID in keys of the second stage, which has none."""
+"""Stands for the PASID in keys of the second stage, which has none. It comes before all numbers."""
+_LEVELS = range(2, 6)
+"""Those of entries that point to tables; one of level n is for 2**(3 + 9 * n) bytes."""
 
 
 class Pointer(NamedTuple):
@@ -38,30 +40,29 @@ class PagingCache:
 
     def drop_all(self) -> None:
         """Global invalidation."""
-        self._drop("", lambda _pasid, _first, _last: True)
+        self._drop("", "~")
 
     def drop_domain(self, did: int) -> None:
         """Domain-selective invalidation."""
-        self._drop(f"{did:04x}.", lambda _pasid, _first, _last: True)
+        self._drop(f"{did:04x}.", f"{did:04x}.~")
 
     def drop_domain_pages(self, did: int, first: int, last: int, *, leaf: bool) -> None:
         """Page-selective invalidation in a domain.
 
         First-stage entries of the domain were found through the second stage, so all of them go.
         """
-        self._drop(
-            f"{did:04x}.",
-            lambda pasid, start, end: pasid != SECOND_STAGE_PASID or (not leaf and start <= last and first <= end),
-        )
+        if not leaf:
+            self._drop_pages(f"{did:04x}.{SECOND_STAGE_PASID}.", first, last)
+        self._drop(f"{did:04x}.0", f"{did:04x}.~")
 
     def drop_pasid(self, did: int, pasid: int) -> None:
         """PASID-selective invalidation."""
-        self._drop(f"{did:04x}.{pasid:05x}.", lambda _pasid, _first, _last: True)
+        self._drop(f"{did:04x}.{pasid:05x}.", f"{did:04x}.{pasid:05x}.~")
 
     def drop_pasid_pages(self, did: int, pasid: int, first: int, last: int, *, leaf: bool) -> None:
         """Page-selective invalidation of one PASID."""
         if not leaf:
-            self._drop(f"{did:04x}.{pasid:05x}.", lambda _pasid, start, end: start <= last and first <= end)
+            self._drop_pages(f"{did:04x}.{pasid:05x}.", first, last)
 
     def size(self) -> int:
         return self._rows.count(KIND)
@@ -70,9 +71,12 @@ class PagingCache:
         """The contents of all cached entries of the second stage."""
         return (Pointer(*value).raw for key, value in self._rows.scan(KIND) if SECOND_STAGE_PASID in key)
 
-    def _drop(self, prefix: str, concerns: Callable[[str, int, int], bool]) -> None:
-        for key, _ in self._rows.scan(KIND, prefix, prefix + "~"):
-            _, pasid, level, iova = key.split(".")
-            first = int(iova, 16)
-            if concerns(pasid, first, first + (1 << 3 + 9 * int(level)) - 1):
-                self._rows.delete(KIND, key)
+    def _drop(self, first: str, last: str) -> None:
+        for key, _ in self._rows.scan(KIND, first, last):
+            self._rows.delete(KIND, key)
+
+    def _drop_pages(self, owner: str, first: int, last: int) -> None:
+        """Entries for a range of addresses, level by level."""
+        for level in _LEVELS:
+            start = first & -(1 << 3 + 9 * level)
+            self._drop(f"{owner}{level}.{start:016x}", f"{owner}{level}.{last:016x}")
