@@ -188,15 +188,19 @@ class Iommu(Simulation):
                 check_pasid_number(pasid)
                 if rid is not None:
                     check_pasid(operation.device(rid), pasid)
-            bindings = [
+            held = [
                 occupant
                 for occupant in operation.books.slots(domain=parent, rid=rid)
-                if isinstance(occupant, Binding) and pasid in (None, occupant.slot.pasid)
+                if pasid in (None, occupant.slot.pasid)
             ]
+            bindings = [occupant for occupant in held if isinstance(occupant, Binding)]
             if not bindings:
                 raise NothingBound(
                     f"no page table is bound on {parent.name}" + (" there" if rid or pasid is not None else ""),
-                    because="plain attachments need no invalidation: map and unmap flush by themselves",
+                    because="plain attachments need no invalidation: map and unmap flush by themselves"
+                    if held
+                    else f"{parent.name} is not in such a slot",
+                    hint="" if held else "`iommuctl topology` shows what is where",
                 )
             operation.call("invalidate", request=InvalidateRequest(bindings, first, last, leaf))
             return bindings

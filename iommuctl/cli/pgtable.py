@@ -99,9 +99,11 @@ def unmap(ctx: typer.Context, name: PgtableName, *, iova: Iova, size: Size) -> N
     Tables that became empty go as well; then `invalidate --leaf` is not enough.
     """
     session = session_of(ctx)
+    parent = session.iommu.pgtable(name).parent.name
     freed = session.iommu.pgtable_unmap(name, iova=iova, size=size)
     went = f"{freed} table{'s' if freed > 1 else ''} went, too"
-    call = f"`iommuctl invalidate`, without --leaf since {went}" if freed else "`iommuctl invalidate --leaf`"
+    call = f"`iommuctl invalidate {parent} --iova {iova:#x} --size {size:#x}{'' if freed else ' --leaf'}`"
+    call += f"; not --leaf, as {went}" if freed else ""
     session.changed(
         f"{name}: unmapped {iova:#x}..{iova + size - 1:#x}; caches keep it until {call}",
         {"pgtable": name, "iova": f"{iova:#x}", "size": size, "freed_tables": freed},

@@ -17,6 +17,8 @@ from iommuctl.model import DmaResult
 EXAMPLES = """
 # a machine with 4 GiB of RAM at 0, its tables in the last 64 MiB
 iommuctl sim init --arch vtd --ram 0+4G --tables 0xfc000000+64M
+# a unit of VT-d in legacy mode; other options are haw, cap and ecap
+iommuctl sim init --option mode=legacy
 iommuctl sim show
 iommuctl sim write 0x40001000 68656c6c6f
 iommuctl sim dma 0000:00:01.0 0x1000 --read --size 5
@@ -135,7 +137,7 @@ def dma(
     """Have a device do a DMA, through the caches as hardware does. Exits 1 when it faults.
 
     When a cache answers what the tables do not say any more, the DMA is stale: the answer names what changed and the
-    invalidations that are missing.
+    invalidations that are missing. The exit code does not tell: look at `stale` of -j.
     """
     session = session_of(ctx)
     if read == write or (read and data is not None) or (write and size is not None):

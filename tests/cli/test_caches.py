@@ -120,3 +120,12 @@ def test_warnings(ok: Run, run: Run) -> None:
         result = run("domain unmap d --iova 0x40000000 --size 4K -j --quiet")
     assert result.json["warnings"] == [line.removeprefix("warning: ") for line in result.err.splitlines()]
     assert len(result.json["warnings"]) >= 1
+
+
+def test_invalidation_where_the_parent_is_not(reference: Run, run: Run) -> None:
+    for line, because in (
+        ("invalidate domain2 --pasid 5", "domain2 is not in such a slot"),
+        ("invalidate domain1", "plain attachments need no invalidation: map and unmap flush by themselves"),
+    ):
+        result = run(f"{line} -j")
+        assert (result.code, result.error["id"], result.error["because"]) == (1, "nothing-bound", because)

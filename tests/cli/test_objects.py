@@ -152,7 +152,13 @@ def test_page_tables(reference: Run, run: Run) -> None:
     assert "0x0             4K    0x0       r privileged" in text
     assert '0000:00:01.0 PASID 3  "sva-a"' in text
     assert reference("pgtable list --brief").out.split() == ["a1", "b1", "c1", "a2"]
-    assert "caches keep it until" in reference("pgtable unmap a1 --iova 0 --size 4K").out
+    # A page beside others, and then one whose tables go with it.
+    text = reference("pgtable unmap a1 --iova 0x7f0000000000 --size 4K").out
+    assert text.endswith("until `iommuctl invalidate domain2 --iova 0x7f0000000000 --size 0x1000 --leaf`\n")
+    text = reference("pgtable unmap a1 --iova 0 --size 4K").out
+    assert text.endswith(
+        "until `iommuctl invalidate domain2 --iova 0x0 --size 0x1000`; not --leaf, as 3 tables went, too\n"
+    )
     assert run("pgtable destroy a1 -j").error["id"] == "in-use"
     reference("pgtable destroy a1 --force")
     assert run("pgtable show a1 -j").error["id"] == "no-such-pgtable"

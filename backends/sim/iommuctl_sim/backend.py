@@ -27,6 +27,7 @@ from iommuctl.hookspecs import (
 from iommuctl.model import Device, DmaResult, Domain, IommuUnit, Rid, Slot, Translation
 from iommuctl_sim import devices
 from iommuctl_sim.dma import Dma
+from iommuctl_sim.journal import is_followed
 from iommuctl_sim.machine import plan_memory
 from iommuctl_sim.system import System, describe
 
@@ -141,7 +142,8 @@ def iommuctl_dma(context: Context, request: DmaRequest) -> DmaResult:
 
 @hookimpl
 def iommuctl_settle(context: Context, request: Settled) -> bool:
-    System(context).journal.note(request)
+    if is_followed(context.rows):
+        System(context).journal.note(request)
     return True
 
 

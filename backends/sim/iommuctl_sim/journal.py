@@ -18,6 +18,11 @@ _KEPT = 32
 """How many changes of one page are kept."""
 
 
+def is_followed(rows: Rows) -> bool:
+    """Whether there is anything to note."""
+    return any(rows.scan(KIND, limit=1))
+
+
 class Journal:
     """Rows by page: the structure that it is made of, and changes as [first byte, last byte, operation]."""
 
@@ -39,8 +44,6 @@ class Journal:
 
     def note(self, request: Settled) -> None:
         """An operation wrote to memory. Pages that it took into use are other ones as a whole."""
-        if not any(self._rows.scan(KIND, limit=1)):
-            return
         operation, writes, fresh = request
         rows: dict[int, Any] = {}
         if fresh:

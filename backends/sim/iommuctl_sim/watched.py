@@ -13,7 +13,7 @@ from iommuctl.formats import radix
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.memory import PAGE, Memory, Run, TableMemory
 from iommuctl.hookspecs import Context, Rows, UnmapRequest
-from iommuctl.model import Command, Slot, Step
+from iommuctl.model import MAX_ADDRESS, Command, Slot, Step
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
@@ -100,7 +100,8 @@ def torn(unit: Unit, slot: Slot, stores: Sequence[Store], structures: Mapping[st
     """
     found: list[str] = []
     pointed_at = -1
-    for step in unit.walk(slot, 0, "r", privileged=False).steps:
+    # What leads to the tables is of interest, so the address is one that hardly any table translates.
+    for step in unit.walk(slot, MAX_ADDRESS, "r", privileged=False).steps:
         layout = structures[step.structure]
         size = layout.bits // 8
         touching = [

@@ -78,7 +78,7 @@ def _device(driver: "ScalableDriver", tables: Tables, device: Device, request: C
     rid, entry = device.rid, tables.context(device.rid)
     expected = context_entry(device, ScalableContextEntry.PASIDDIRPTR.get(entry))
     if entry != expected:
-        yield f"the context entry of {rid} is {entry:#x}, not {expected:#x}"
+        yield f"the context entry of {rid} is {_words(entry)}, not {_words(expected)}"
         return
     for index, pointer in tables.directory(entry):
         if not tables.is_pointer(pointer):
@@ -89,6 +89,15 @@ def _device(driver: "ScalableDriver", tables: Tables, device: Device, request: C
         occupant = wanted.pop(pasid, None)
         right = driver.pasid_entry(occupant) if occupant else 0
         if found != right:
-            yield f"the PASID entry of {Slot(rid, pasid or None)} is {found:#x}, not {right:#x}"
+            yield f"the PASID entry of {Slot(rid, pasid or None)} is {_words(found)}, not {_words(right)}"
     for occupant in wanted.values():
-        yield f"the PASID entry of {occupant.slot} is 0x0, not {driver.pasid_entry(occupant):#x}"
+        yield f"the PASID entry of {occupant.slot} is 0x0, not {_words(driver.pasid_entry(occupant))}"
+
+
+def _words(entry: int) -> str:
+    """A structure as `table decode` takes it: 64-bit words, lowest first, without the zero ones at the end."""
+    words = []
+    while entry:
+        words.append(f"{entry & (1 << 64) - 1:#x}")
+        entry >>= 64
+    return " ".join(words) or "0x0"

@@ -2,6 +2,7 @@
 """The driver of legacy mode: a device has one slot, its own, and a domain's second stage in its context entry."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
@@ -111,6 +112,6 @@ class LegacyDriver(Driver):
         yield from self.queue_runs()
         yield from self._tables.runs()
 
-    @property
+    @cached_property
     def _tables(self) -> LegacyTables:
         return LegacyTables(self._memory, self._rows.get("vtd", "root"))

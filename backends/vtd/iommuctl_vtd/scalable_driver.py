@@ -2,6 +2,7 @@
 """The driver of scalable mode: PASID entries for attachments and bindings, and what is invalidated for them."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
@@ -133,6 +134,6 @@ class ScalableDriver(Driver):
         yield from self.queue_runs()
         yield from self._tables.runs()
 
-    @property
+    @cached_property
     def _tables(self) -> Tables:
         return Tables(self._memory, self._rows.get("vtd", "root"))
