@@ -192,7 +192,7 @@ def test_an_absent_first_stage_entry_may_hold_anything() -> None:
 
 # Any bits whatsoever
 
-LAYOUTS = [other for layout in STRUCTURES.values() for other in {layout, *layout.revisions.values()}]
+LAYOUTS = [other for layout in STRUCTURES.values() for other in dict.fromkeys([layout, *layout.revisions.values()])]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
