@@ -68,7 +68,8 @@ def decode(
         list[str],
         typer.Argument(
             metavar="HEX…",
-            help="Words of 64 bits, lowest first; or 0x and all digits; or, without 0x, bytes as in memory.",
+            help="Words of 64 bits, lowest first; or 0x and all digits; or, without 0x, the bytes as in memory: all of"
+            " them, or of two words and more.",
             show_default=False,
         ),
     ],
