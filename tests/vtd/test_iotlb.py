@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each invalidation takes out of the IOTLB, and what it leaves."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -107,6 +107,18 @@ def test_what_goes(descriptor: Words, gone: set[str]) -> None:
     assert left(machine) == ALL - gone
 
 
+@pytest.mark.parametrize("order", [51, 52, 63])
+def test_blocks_as_large_as_all_addresses(order: int) -> None:
+    """They have no end that is an address, and hold the upper half, too."""
+    machine = with_queue()
+    machine.request(FIRST, 0xFFFF_FF80_8060_4000)
+    held = machine.unit.caches()
+    assert (held["iotlb"], held["paging"]) == (1, 3)
+    assert run(machine, pasid_iotlb(7, 0x41, 0xFFFF_FF80_8060_4000, order)) == 0
+    left = machine.unit.caches()
+    assert (left["iotlb"], left["paging"]) == (0, 0)
+
+
 def test_upper_half() -> None:
     machine = with_queue()
     iova = 0xFFFF_FF80_8060_4000
@@ -152,31 +164,33 @@ class Held(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """An invalidation: global, domain, pages in domain, PASID, pages in PASID."""
+    """An invalidation: global, domain, pages in domain, PASID, pages in PASID. `leaf` is a hint for other caches."""
 
     kind: str
     did: int
     pasid: int
     address: int
     mask: int
+    leaf: bool = False
 
     def span(self) -> tuple[int, int]:
         size = 4096 << self.mask
         first = self.address // size * size
         return first, first + size - 1
 
-    def do(self, cache: Iotlb) -> None:
+    def do(self, cache: Any, **hints: bool) -> None:
+        """Have a cache of translations, or of entries on the way to them, drop what is meant."""
         match self.kind:
             case "g":
                 cache.drop_all()
             case "d":
                 cache.drop_domain(self.did)
             case "dp":
-                cache.drop_domain_pages(self.did, *self.span())
+                cache.drop_domain_pages(self.did, *self.span(), **hints)
             case "p":
                 cache.drop_pasid(self.did, self.pasid)
             case "pp":
-                cache.drop_pasid_pages(self.did, self.pasid, *self.span())
+                cache.drop_pasid_pages(self.did, self.pasid, *self.span(), **hints)
 
     def concerns(self, entry: Held) -> bool:
         first, last = self.span()

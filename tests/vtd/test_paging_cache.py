@@ -36,7 +36,7 @@ from tests.vtd.handmade import (
     handmade,
 )
 from tests.vtd.machine import DictRows, Machine
-from tests.vtd.test_iotlb import MASKS, addresses
+from tests.vtd.test_iotlb import MASKS, Drop, addresses
 from tests.vtd.test_queue import Words, run, with_queue
 
 IH = 0x40
@@ -230,50 +230,6 @@ def test_both_halves_of_a_first_stage_are_apart() -> None:
 # A model: a plain list of entries, looked through from end to end.
 
 
-class Drop(NamedTuple):
-    """An invalidation: global, domain, pages in domain, PASID, pages in PASID."""
-
-    kind: str
-    did: int
-    pasid: int
-    address: int
-    mask: int
-    leaf: bool
-
-    def span(self) -> tuple[int, int]:
-        size = 4096 << self.mask
-        first = self.address // size * size
-        return first, first + size - 1
-
-    def do(self, cache: PagingCache) -> None:
-        match self.kind:
-            case "g":
-                cache.drop_all()
-            case "d":
-                cache.drop_domain(self.did)
-            case "dp":
-                cache.drop_domain_pages(self.did, *self.span(), leaf=self.leaf)
-            case "p":
-                cache.drop_pasid(self.did, self.pasid)
-            case "pp":
-                cache.drop_pasid_pages(self.did, self.pasid, *self.span(), leaf=self.leaf)
-
-    def concerns(self, entry: "Held") -> bool:
-        first, last = self.span()
-        size = {2: 2 << 20, 3: 1 << 30, 4: 512 << 30}[entry.level]
-        meets = not self.leaf and max(entry.first, first) < min(entry.first + size, last + 1)
-        same_pasid = entry.pasid == self.pasid
-        return self.kind == "g" or (
-            entry.did == self.did
-            and {
-                "d": True,
-                "dp": entry.pasid is not None or meets,
-                "p": same_pasid,
-                "pp": same_pasid and meets,
-            }[self.kind]
-        )
-
-
 class Held(NamedTuple):
     """An entry for the addresses of a level from `first` on; those of the second stage have no PASID."""
 
@@ -285,6 +241,23 @@ class Held(NamedTuple):
     @property
     def owner(self) -> str:
         return Tag(self.did, 2 if self.pasid is None else 1, self.pasid or 0).owner
+
+
+def concerns(drop: Drop, entry: Held) -> bool:
+    """Whether the entry goes."""
+    first, last = drop.span()
+    size = {2: 2 << 20, 3: 1 << 30, 4: 512 << 30}[entry.level]
+    meets = not drop.leaf and max(entry.first, first) < min(entry.first + size, last + 1)
+    same_pasid = entry.pasid == drop.pasid
+    return drop.kind == "g" or (
+        entry.did == drop.did
+        and {
+            "d": True,
+            "dp": entry.pasid is not None or meets,
+            "p": same_pasid,
+            "pp": same_pasid and meets,
+        }[drop.kind]
+    )
 
 
 @st.composite
@@ -317,8 +290,8 @@ def test_the_model(fills: list[Held], drops: list[Drop]) -> None:
         cache.fill(entry.owner, entry.level, entry.first, Pointer(8 * number, number, 16 * number))
     model = {entry: Pointer(8 * number, number, 16 * number) for number, entry in enumerate(fills)}
     for drop in drops:
-        drop.do(cache)
-        model = {entry: pointer for entry, pointer in model.items() if not drop.concerns(entry)}
+        drop.do(cache, leaf=drop.leaf)
+        model = {entry: pointer for entry, pointer in model.items() if not concerns(drop, entry)}
     assert cache.size() == len(model)
     for entry in fills:
         assert cache.find(entry.owner, entry.level, entry.first) == model.get(entry)

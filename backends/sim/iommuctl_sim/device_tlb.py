@@ -18,7 +18,7 @@ _NO_PASID = "-----"
 
 
 class Question(NamedTuple):
-    """What a device asks its unit: where may it go at this address? `iova` is that of a page."""
+    """What a device asks its unit: where may it go at this address?"""
 
     slot: Slot
     iova: int

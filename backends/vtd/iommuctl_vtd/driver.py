@@ -4,14 +4,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from iommuctl.architecture import Stale, Unit
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.hookspecs import Context
-from iommuctl.model import Binding, Command, Domain, Mapping, Occupant, Rid, Slot
+from iommuctl.model import Binding, Command, Domain, Mapping, Occupant, Placed, Rid, Slot
 from iommuctl_vtd.capability import Capability, capability
 from iommuctl_vtd.commands import QUEUE_PAGES, CommandQueue, Span, Target, command, logged
 from iommuctl_vtd.missing import missing
@@ -19,6 +19,10 @@ from iommuctl_vtd.queue import NARROW, WIDE
 from iommuctl_vtd.registers import CAP, GCMD, IQA, RTADDR
 from iommuctl_vtd.rules import INVALIDATIONS, Change, Scope
 from iommuctl_vtd.tags import Tags
+
+if TYPE_CHECKING:
+    from iommuctl_vtd.legacy_tables import LegacyTables
+    from iommuctl_vtd.tables import Tables
 
 DOMAINS = "vtd.domain"
 
@@ -120,10 +124,19 @@ class Driver(ABC):
 
     # Looking after the tables
 
-    def queue_runs(self) -> Iterator[Run]:
-        """The pages of the queue and of the word that its waits are answered in."""
+    @property
+    @abstractmethod
+    def _tables(self) -> "Tables | LegacyTables":
+        """What leads to the page tables."""
+
+    def structures(self, rid: Rid) -> Iterator[Placed]:
+        return self._tables.structures(rid)
+
+    def used(self) -> Iterator[Run]:
         yield Run(IQA.IQA.get(self._unit.read_register("IQA")), QUEUE_PAGES)
+        # The word that waits are answered in.
         yield Run(self._rows.get("vtd", "status"), 1)
+        yield from self._tables.runs()
 
     # Invalidation
 

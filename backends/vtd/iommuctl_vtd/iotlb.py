@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from iommuctl.hookspecs import Rows
-from iommuctl.model import Step
+from iommuctl.model import MAX_ADDRESS, Step
 from iommuctl_vtd.context_entry import ContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry
 from iommuctl_vtd.pasid_entry import SECOND_STAGE, PasidEntry
@@ -93,6 +93,8 @@ class Iotlb:
 
     def _drop_pages(self, owner: str, first: int, last: int) -> None:
         """Pages that reach into an address range: none begins further before it than the largest page is long."""
+        # The largest blocks end beyond all addresses, and keys have 16 digits.
+        last = min(last, MAX_ADDRESS)
         for key, _ in self._rows.scan(KIND, f"{owner}{first & -_LARGEST:016x}", f"{owner}{last:016x}~"):
             _, _, address, order = key.split(".")
             if first < int(address, 16) + (4096 << int(order)):

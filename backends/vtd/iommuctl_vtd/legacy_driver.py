@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver of legacy mode: a device has one slot, its own, and a domain's second stage in its context entry."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
-from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
-from iommuctl.model import Binding, Device, Occupant, Placed, Rid
+from iommuctl.model import Binding, Device, Occupant, Rid
 from iommuctl_vtd.audit import audit_domain
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, LEGACY_MODE
 from iommuctl_vtd.context_entry import TRANSLATE, TRANSLATE_WITH_ATS, ContextEntry
@@ -94,9 +93,6 @@ class LegacyDriver(Driver):
 
     # Looking after the tables
 
-    def structures(self, rid: Rid) -> Iterator[Placed]:
-        return self._tables.structures(rid)
-
     def check(self, request: CheckRequest) -> list[str]:
         wanted = {slot.rid: self.context_entry(occupant) for slot, occupant in request.slots.items()}
         found = dict(self._tables.contexts())
@@ -107,10 +103,6 @@ class LegacyDriver(Driver):
         ]
         domains = (audit_domain(self, self._memory, domain, request) for domain in request.domains)
         return [*entries, *(problem for problems in domains for problem in problems)]
-
-    def used(self) -> Iterator[Run]:
-        yield from self.queue_runs()
-        yield from self._tables.runs()
 
     @cached_property
     def _tables(self) -> LegacyTables:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from iommuctl.hookspecs import Rows
+from iommuctl.model import MAX_ADDRESS
 
 KIND = "vtd.paging-cache"
 SECOND_STAGE_PASID = "-----"
@@ -77,6 +78,8 @@ class PagingCache:
 
     def _drop_pages(self, owner: str, first: int, last: int) -> None:
         """Entries for a range of addresses, level by level."""
+        # The largest blocks end beyond all addresses, and keys have 16 digits.
+        last = min(last, MAX_ADDRESS)
         for level in _LEVELS:
             start = first & -(1 << 3 + 9 * level)
             self._drop(f"{owner}{level}.{start:016x}", f"{owner}{level}.{last:016x}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers of one unit as rows, and what they hold at power on."""
+"""The registers of one unit, all in one row, and what they hold at power on."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,7 +14,7 @@ MODES = ("scalable", "legacy")
 
 
 class RegisterBank:
-    """Registers by name, without what writing one brings about. All are in one row, which is read once."""
+    """Registers by name, without what writing one brings about. The row is read once."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver of scalable mode: PASID entries for attachments and bindings, and what is invalidated for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
-from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
-from iommuctl.model import Attachment, Binding, Device, Occupant, Placed, Rid, Slot
+from iommuctl.model import Attachment, Binding, Device, Occupant, Rid, Slot
 from iommuctl_vtd.audit import audit
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, SCALABLE_MODE
 from iommuctl_vtd.commands import Span, Target
@@ -124,15 +123,8 @@ class ScalableDriver(Driver):
 
     # Looking after the tables
 
-    def structures(self, rid: Rid) -> Iterator[Placed]:
-        return self._tables.structures(rid)
-
     def check(self, request: CheckRequest) -> list[str]:
         return audit(self, self._tables, self._memory, request)
-
-    def used(self) -> Iterator[Run]:
-        yield from self.queue_runs()
-        yield from self._tables.runs()
 
     @cached_property
     def _tables(self) -> Tables:
