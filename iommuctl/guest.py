@@ -15,14 +15,20 @@ from iommuctl.state.overlay import Overlay
 
 
 class GuestMemory:
-    """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one page table's pool."""
+    """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one page table's pool.
 
-    def __init__(self, books: Books, overlay: Overlay, table: PageTable, pool: Extents) -> None:
+    The pages of a `new_pool` are the guest's until the commit.
+    """
+
+    def __init__(
+        self, books: Books, overlay: Overlay, table: PageTable, pool: Extents, *, new_pool: bool = False
+    ) -> None:
         self._books = books
         self._overlay = overlay
         self._table = table
         self._domain = table.parent
         self._pool = pool
+        self._new_pool = new_pool
         self._last: Mapping | None = None
 
     def read(self, address: int, size: int) -> bytes:
@@ -54,7 +60,7 @@ class GuestMemory:
         return first <= run.address and run.address + run.pages * PAGE <= first + self._table.pool_size
 
     def _fresh(self, run: Run) -> Run:
-        for pa, length, _ in self._pieces(run.address, run.pages * PAGE):
+        for pa, length, _ in () if self._new_pool else self._pieces(run.address, run.pages * PAGE):
             self._overlay.mark_fresh(Run(pa, length // PAGE))
         return run
 
@@ -89,8 +95,9 @@ class GuestTable:
     def __init__(self, operation: Operation, table: PageTable) -> None:
         transaction = operation.transaction
         self.format: Format = operation.driver.stage1_format(table.format)
-        pool = transaction.pool(f"pgtable-{table.id}")
-        self._memory = GuestMemory(operation.books, transaction.overlay, table, pool)
+        name = f"pgtable-{table.id}"
+        pool, new = transaction.pool(name), transaction.is_new_pool(name)
+        self._memory = GuestMemory(operation.books, transaction.overlay, table, pool, new_pool=new)
         self._root = table.root
 
     def new_root(self) -> int:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from iommuctl.capabilities import Capabilities
-from iommuctl.errors import BackendUnavailable, InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsupported, Usage
+from iommuctl.errors import InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsupported, Usage
 from iommuctl.model import Command, Device, IommuUnit, MemoryWrite, Rid
 from iommuctl.requests import Settled, SetupRequest
 from iommuctl.state.books import Books
@@ -57,7 +57,7 @@ class Operation:
         """Tell a simulator which operation wrote to memory that was in use."""
         hook = self._session.manager(self.transaction).hook.iommuctl_settle
         transaction = self.transaction
-        hook(context=transaction, request=Settled(name, transaction.live_writes(), transaction.fresh_pages()))
+        hook(context=transaction, request=Settled(name, transaction.used_writes(), transaction.new_pages()))
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -93,6 +93,8 @@ class Session:
         self._wanted = backend
         self._manager: tuple[str, pluggy.PluginManager] | None = None
         self._shared: Operation | None = None
+        self._open: Transaction | None = None
+        self._forgotten = False
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +135,9 @@ class Session:
     @staticmethod
     def declared(backend: str | None) -> Capabilities:
         """What a backend declares in a new folder; None is the one that a new folder would have."""
-        with _trial(backend) as operation:
+        from iommuctl.first_use import trial
+
+        with trial(backend) as operation:
             return operation.capabilities
 
     def units(self) -> list[IommuUnit]:
@@ -141,7 +145,9 @@ class Session:
         with self._read() as operation:
             if operation.transaction.meta("backend"):
                 return list(operation.call("units"))
-        with _trial(self._wanted) as operation:
+        from iommuctl.first_use import trial
+
+        with trial(self._wanted) as operation:
             return list(operation.call("units"))
 
     def unit(self, name: str) -> IommuUnit:
@@ -164,6 +170,8 @@ class Session:
         `ram` and `tables` are (base, size) in bytes. Raises InUse when the folder has objects, Usage for options
         and ranges that cannot be.
         """
+        from iommuctl.first_use import set_up
+
         request = SetupRequest(architecture, ram, tables, dict(options or {}))
         with self._change(first_use=False) as operation:
             transaction = operation.transaction
@@ -175,10 +183,12 @@ class Session:
                         hint="`iommuctl sim reset` forgets them all; or name another folder with --state",
                     )
                 transaction.clear()
-            self._set_up(transaction, request)
+            set_up(self, transaction, request, self._wanted)
 
     def reset(self) -> None:
         """Back to the folder as `setup` left it: every object is forgotten, memory is zero."""
+        from iommuctl.first_use import set_up
+
         with self._change(anew=True) as operation:
             transaction = operation.transaction
             saved = transaction.meta("setup")
@@ -189,9 +199,9 @@ class Session:
                     raise Unsupported(f"the backend {name} has no machine that could be made new")
                 transaction.clear()
                 ram, tables = (tuple(part) if part else None for part in saved[1:3])
-                self._set_up(transaction, SetupRequest(saved[0], ram, tables, saved[3]), name)
+                set_up(self, transaction, SetupRequest(saved[0], ram, tables, saved[3]), name)
             else:
-                self._set_up(transaction, SetupRequest())
+                set_up(self, transaction, SetupRequest(), self._wanted)
 
     def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
         """The plugin manager that holds the folder's backend."""
@@ -214,9 +224,28 @@ class Session:
                 self._shared = outer
 
     @contextlib.contextmanager
+    def transaction(self, *, dry_run: bool = False) -> Iterator[None]:
+        """A block whose changes take effect together at its end, or not at all when it raises, and with `dry_run`.
+
+        Each call in it is whole or nothing by itself, so that its error can be caught; what is read is as changed so
+        far. There is one at a time.
+        """
+        if self._open or self._shared:
+            raise Usage("a transaction within another, or in a block of reading", hint="end the outer block first")
+        with self._store.change(dry_run=dry_run) as transaction:
+            self._open, self._forgotten = transaction, dry_run
+            try:
+                yield
+            finally:
+                self._open = None
+
+    @contextlib.contextmanager
     def _read(self) -> Iterator[Operation]:
         if self._shared:
             yield self._shared
+            return
+        if self._open:
+            yield Operation(self, self._open)
             return
         with self._store.read() as transaction:
             if transaction.meta("backend"):
@@ -237,18 +266,32 @@ class Session:
         if self._shared:
             raise Usage("a change within a block of reading", hint="end the block first")
         self.last = Outcome()
-        with self._store.change(dry_run=self.dry_run, anew=anew) as transaction:
+        with self._step(anew=anew) as transaction:
             if first_use and not anew:
                 if transaction.meta("backend"):
                     self._check_backend(transaction)
                 else:
-                    self._set_up(transaction, SetupRequest())
+                    from iommuctl.first_use import set_up
+
+                    set_up(self, transaction, SetupRequest(), self._wanted)
                     transaction.commands.clear()
             operation = Operation(self, transaction)
             yield operation
-            if name and transaction.live_writes():
+            if name and transaction.used_writes():
                 operation.settle(name)
+            if self.dry_run:
+                transaction.collect_writes()
         self.last = Outcome(tuple(transaction.commands), transaction.writes, tuple(transaction.warnings))
+
+    @contextlib.contextmanager
+    def _step(self, *, anew: bool) -> Iterator[Transaction]:
+        """A transaction of its own, or a step of the one that is open."""
+        if self._open is None:
+            with self._store.change(dry_run=self.dry_run, anew=anew) as transaction:
+                yield transaction
+        else:
+            with self._open.step(undone=self.dry_run and not self._forgotten):
+                yield self._open
 
     def _check_backend(self, transaction: Transaction) -> None:
         name = transaction.meta("backend")
@@ -257,35 +300,3 @@ class Session:
                 f"the state folder {self.state} belongs to the backend {name}, not to {self._wanted}",
                 hint="leave --backend away, or name another folder with --state",
             )
-
-    def _set_up(self, transaction: Transaction, request: SetupRequest, backend: str | None = None) -> None:
-        from iommuctl.plugins import availability, first_usable
-
-        name = backend or self._wanted or first_usable()
-        transaction.set_meta("backend", name)
-        manager = self.manager(transaction)
-        answer = availability(manager)
-        if not answer.available:
-            raise BackendUnavailable(
-                f"the backend {name} is not available here",
-                because=answer.because,
-                hint="see `iommuctl backend list`; --backend sim simulates",
-            )
-        plan = manager.hook.iommuctl_plan_memory(request=request)
-        if plan:
-            transaction.create_memory(plan)
-        transaction.set_meta("setup", request)
-        transaction.set_meta("architecture", manager.hook.iommuctl_setup(context=transaction, request=request))
-
-
-@contextlib.contextmanager
-def _trial(backend: str | None) -> Iterator[Operation]:
-    """An operation in a new folder that is thrown away; without a backend's name in one that chooses for itself."""
-    import tempfile
-
-    with (
-        tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
-        Session(folder, backend=backend) as session,
-        session._change() as operation,
-    ):
-        yield operation

@@ -2,22 +2,31 @@
 """The page allocator: free extents as rows, so that an allocation is undone with the transaction that made it."""
 
 import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from iommuctl.errors import DamagedTable, NoRoom
 from iommuctl.formats.memory import PAGE, Run
 
 
+class Freed(NamedTuple):
+    """Pages that were given back to a pool; None says that the pool is gone, with all that was given back before."""
+
+    pool: str
+    run: Run | None
+
+
 class Extents:
     """The free pages of one pool ("tables", "ram", "pgtable-3").
 
-    Pages that are freed are kept aside until `settle`, so that this transaction cannot hand them out again: until
-    it has committed, memory still holds what reaches them.
+    Pages that are freed are only noted in `freed`, so that this transaction cannot hand them out again: until it has
+    committed, memory still holds what reaches them. `settle` makes them available.
     """
 
-    def __init__(self, connection: sqlite3.Connection, pool: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, pool: str, freed: "list[Freed]") -> None:
         self._execute = connection.execute
         self._pool = pool
-        self._freed: list[Run] = []
+        self.freed = freed
 
     def allocate(self, pages: int) -> list[Run]:
         """The smallest extent that is large enough, or several, the largest first. Raises NoRoom."""
@@ -58,38 +67,38 @@ class Extents:
 
     def free(self, run: Run) -> None:
         """Give pages back."""
-        self._freed.append(run)
-
-    def settle(self) -> None:
-        """Make the freed pages available to later transactions. Raises DamagedTable for pages that are free."""
-        for run in self._freed:
-            start, pages = run
-            end = start + pages * PAGE
-            before = self._fetch("address <= ? ORDER BY address DESC", start)
-            after = self._fetch("address > ? ORDER BY address", start)
-            if (before and before.address + before.pages * PAGE > start) or (after and after.address < end):
-                raise DamagedTable(
-                    f"the page at {start:#x} is free already",
-                    because="a table that was written by somebody else points to it",
-                    hint="`iommuctl check` looks for more; `sim reset` begins anew",
-                )
-            if before and before.address + before.pages * PAGE == start:
-                self._remove(before)
-                start, pages = before.address, pages + before.pages
-            if after and after.address == end:
-                self._remove(after)
-                pages += after.pages
-            self._insert(Run(start, pages))
-        self._freed.clear()
+        self.freed.append(Freed(self._pool, run))
 
     def drop(self) -> None:
         """Forget the pool."""
         self._execute("DELETE FROM extent WHERE pool = ?", (self._pool,))
+        self.freed.append(Freed(self._pool, None))
 
     def free_runs(self) -> list[Run]:
-        """All free extents, ascending."""
-        query = "SELECT address, pages FROM extent WHERE pool = ? ORDER BY address"
-        return [Run(*row) for row in self._execute(query, (self._pool,))]
+        """All free extents, ascending; what was freed since stands beside them."""
+        query = "SELECT address, pages FROM extent WHERE pool = ?"
+        rows = [Run(*row) for row in self._execute(query, (self._pool,))]
+        return sorted([*rows, *(run for pool, run in self.freed if pool == self._pool and run)])
+
+    def give_back(self, run: Run) -> None:
+        """Make pages available. Raises DamagedTable for pages that are free."""
+        start, pages = run
+        end = start + pages * PAGE
+        before = self._fetch("address <= ? ORDER BY address DESC", start)
+        after = self._fetch("address > ? ORDER BY address", start)
+        if (before and before.address + before.pages * PAGE > start) or (after and after.address < end):
+            raise DamagedTable(
+                f"the page at {start:#x} is free already",
+                because="a table that was written by somebody else points to it",
+                hint="`iommuctl check` looks for more; `sim reset` begins anew",
+            )
+        if before and before.address + before.pages * PAGE == start:
+            self._remove(before)
+            start, pages = before.address, pages + before.pages
+        if after and after.address == end:
+            self._remove(after)
+            pages += after.pages
+        self._insert(Run(start, pages))
 
     def _best_fit(self, pages: int) -> Run | None:
         return self._fetch("pages >= ? ORDER BY pages, address", pages)
@@ -129,6 +138,14 @@ class Extents:
             because="so much is not free" + (", or not in one piece" if pages > 1 else ""),
             hint=hint,
         )
+
+
+def settle(connection: sqlite3.Connection, freed: Sequence[Freed]) -> None:
+    """Make what was freed available to later transactions. Raises DamagedTable for pages that are free."""
+    gone = {pool: index for index, (pool, run) in enumerate(freed) if run is None}
+    for index, (pool, run) in enumerate(freed):
+        if run and index > gone.get(pool, -1):
+            Extents(connection, pool, []).give_back(run)
 
 
 def create_pool(connection: sqlite3.Connection, pool: str, address: int, size: int) -> None:

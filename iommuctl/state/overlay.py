@@ -4,6 +4,9 @@
 Pages that the transaction allocated are *fresh*: nothing in the file reaches them, so they can be written before the
 commit. Every other page is *live*: its writes are kept in order, become redo rows, and reach the file only after the
 commit.
+
+A transaction may have several steps, each of which can be taken back. What an earlier step allocated is still fresh,
+as the file goes, but the machine uses it: `used` and `new_pages` are as seen from the step.
 """
 
 import os
@@ -18,6 +21,16 @@ from iommuctl.state.extents import Extents
 IOV_MAX = 1024
 
 
+class Step:
+    """What one step did: the pages that it allocated, its writes to others, and these pages as they were."""
+
+    def __init__(self, live: int = 0) -> None:
+        self.new: set[int] = set()
+        self.used: list[tuple[int, bytes, bytes]] = []
+        self.before: dict[int, bytes | None] = {}
+        self.live = live
+
+
 class Overlay:
     """A hookspecs.Context.memory: reads through, keeps writes, allocates from `tables`."""
 
@@ -30,6 +43,7 @@ class Overlay:
         self._fresh: set[int] = set()
         self.live: list[tuple[int, bytes, bytes]] = []
         """Writes to live pages in order: address, the old bytes, the new ones."""
+        self._step = Step()
 
     def read(self, address: int, size: int) -> bytes:
         check_inside(address, size, self._file.base, self._file.size)
@@ -49,13 +63,12 @@ class Overlay:
         for start, end in _by_page(address, len(data)):
             part = view[start - address : end - address]
             page = start & -PAGE
-            if page not in self._fresh:
-                new = bytes(part)
-                self.live.append((start, self.read(start, len(new)), new))
-            elif len(part) == PAGE:
+            if page not in self._step.new:
+                self._note(page, start, bytes(part))
+            if page in self._fresh and len(part) == PAGE:
                 self._pages[page] = part
-                continue
-            self._patch(page, start, part)
+            else:
+                self._patch(page, start, part)
 
     def allocate(self, pages: int) -> list[Run]:
         runs = self._tables.allocate(pages)
@@ -75,27 +88,55 @@ class Overlay:
         self._tables.free(run)
 
     def mark_fresh(self, run: Run) -> None:
-        """Say that nothing reaches these pages, so that their writes need no redo rows."""
-        self._fresh.update(range(run.address, run.address + run.pages * PAGE, PAGE))
+        """Say that nothing reaches these pages, so that their writes need no redo rows.
+
+        Pages that were written before are left out: the redo rows of that write would come after this one.
+        """
+        pages = range(run.address, run.address + run.pages * PAGE, PAGE)
+        fresh = {page for page in pages if page not in self._pages}
+        self._fresh |= fresh
+        self._step.new |= fresh
+
+    def begin_step(self) -> None:
+        """What follows can be taken back."""
+        self._step = Step(len(self.live))
+
+    def undo_step(self) -> None:
+        """Take back what was done since `begin_step`."""
+        step = self._step
+        for page in step.new:
+            self._pages.pop(page, None)
+        for page, content in step.before.items():
+            if content is None:
+                del self._pages[page]
+            else:
+                self._pages[page] = bytearray(content)
+        self._fresh -= step.new
+        del self.live[step.live :]
+
+    @property
+    def used(self) -> list[tuple[int, bytes, bytes]]:
+        """The step's writes to memory that was in use before it: address, the old bytes, the new ones."""
+        return self._step.used
+
+    def new_pages(self) -> set[int]:
+        """The pages that the step allocated and wrote."""
+        return self._step.new & self._pages.keys()
 
     def writes(self) -> Iterator[MemoryWrite]:
-        """Every 64-bit word that changes: the fresh pages, then the live words in the order of their writes."""
-        for page in sorted(self.fresh_pages()):
+        """Every 64-bit word that the step changes: its new pages, then words in use in the order of their writes."""
+        for page in sorted(self.new_pages()):
             yield from _words(page, self._file.read(page, PAGE), bytes(self._pages[page]))
-        for address, old, new in self.live:
+        for address, old, new in self.used:
             # A DMA writes bytes; the words around them are shown whole.
             first, last = address & -8, (address + len(new) + 7) & -8
             around = self.read(first, last - first)
             head, tail = around[: address - first], around[address - first + len(new) :]
             yield from _words(first, head + old + tail, head + new + tail)
 
-    def fresh_pages(self) -> set[int]:
-        """The fresh pages that were written."""
-        return self._fresh & self._pages.keys()
-
     def write_fresh(self) -> None:
         """Bring the fresh pages to the file, contiguous ones together."""
-        pages = sorted(self.fresh_pages())
+        pages = sorted(self._fresh & self._pages.keys())
         breaks = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(pages)) if b != a + PAGE), len(pages)]
         for start, end in pairwise(breaks):
             for i in range(start, end, IOV_MAX):
@@ -111,6 +152,16 @@ class Overlay:
         pages = {address & -PAGE for address, _, _ in self.live if not low <= address < low + size}
         for page in sorted(pages):
             os.posix_fallocate(self._descriptor, page - self._file.base, PAGE)
+
+    def _note(self, page: int, start: int, new: bytes) -> None:
+        """Before memory that is in use changes: keep what undoing it needs, and what the commit does."""
+        stored = (start, self.read(start, len(new)), new)
+        self._step.used.append(stored)
+        if page not in self._fresh:
+            self.live.append(stored)
+        if page not in self._step.before:
+            content = self._pages.get(page)
+            self._step.before[page] = None if content is None else bytes(content)
 
     def _patch(self, page: int, start: int, part: memoryview) -> None:
         content = self._pages.get(page)

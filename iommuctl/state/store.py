@@ -99,9 +99,7 @@ class Store:
                     if not anew:
                         transaction.finish_redo()
                     yield transaction
-                    if dry_run:
-                        transaction.collect_writes()
-                    else:
+                    if not dry_run:
                         transaction.prepare()
                         connection.execute("COMMIT")
                 except BaseException:
@@ -138,13 +136,10 @@ class Store:
             os.pwrite(self._lock, b"\n", 0)
 
     def _abandon(self, transaction: Transaction) -> None:
-        """Roll back, undo what a rollback does not, and keep no memory file open whose name the next one will have."""
+        """Roll back, and undo what a rollback does not."""
         if transaction.connection.in_transaction:
             transaction.connection.execute("ROLLBACK")
         transaction.abandon()
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory, self._memory_path = -1, None
 
     def _transaction(self, connection: sqlite3.Connection) -> Transaction:
         return Transaction(connection, self.folder, self._open_memory)
@@ -179,7 +174,8 @@ class Store:
         return self._connection
 
     def _open_memory(self, path: Path) -> int:
-        if self._memory_path != path:
+        # A file that was given up, and whose name another one has now, is linked nowhere.
+        if self._memory_path != path or not os.fstat(self._memory).st_nlink:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             if self._memory >= 0:
                 os.close(self._memory)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One open transaction: the Context of hookspecs, with memory, rows and the command log."""
 
+import contextlib
 import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from iommuctl.errors import StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
-from iommuctl.state.extents import Extents, create_pool
+from iommuctl.state.extents import Extents, Freed, create_pool, settle
 from iommuctl.state.overlay import Overlay
 from iommuctl.state.rows import SqlRows
 
@@ -33,7 +34,8 @@ class Transaction:
         self._folder = folder
         self._open_memory = open_memory
         self._overlay: Overlay | None = None
-        self._pools: dict[str, Extents] = {}
+        self._freed: list[Freed] = []
+        self._made_pools: set[str] = set()
         self._meta: dict[str, Any] | None = None
         self._new_memory: Path | None = None
 
@@ -67,21 +69,59 @@ class Transaction:
             self._overlay = Overlay(*file, self.pool("tables"), plan.tables)
         return self._overlay
 
-    def live_writes(self) -> list[tuple[int, bytes, bytes]]:
-        """The writes so far to memory that was in use: address, the old bytes, the new ones."""
-        return self._overlay.live if self._overlay else []
+    def used_writes(self) -> list[tuple[int, bytes, bytes]]:
+        """The step's writes so far to memory that was in use: address, the old bytes, the new ones."""
+        return self._overlay.used if self._overlay else []
 
-    def fresh_pages(self) -> Set[int]:
-        """The pages that nothing used before and that have been written."""
-        return self._overlay.fresh_pages() if self._overlay else frozenset()
+    def new_pages(self) -> Set[int]:
+        """The pages that nothing used before the step and that it has written."""
+        return self._overlay.new_pages() if self._overlay else frozenset()
+
+    @contextlib.contextmanager
+    def step(self, *, undone: bool = False) -> Iterator[None]:
+        """A part of the transaction that takes effect whole, or not at all when the block raises.
+
+        With `undone` it is taken back at its end, too. `commands`, `warnings` and `writes` are the step's.
+        """
+        self.connection.execute("SAVEPOINT step")
+        memory, freed = self._new_memory, len(self._freed)
+        overlay = self._overlay
+        self.commands, self.warnings, self.writes = [], [], ()
+        if overlay:
+            overlay.begin_step()
+        try:
+            yield
+        except BaseException:
+            undone = True
+            raise
+        finally:
+            # After some errors SQLite has rolled all back by itself.
+            if undone and self.connection.in_transaction:
+                self.connection.execute("ROLLBACK TO step")
+                del self._freed[freed:]
+                self._meta = None
+                if overlay:
+                    overlay.undo_step()
+                else:
+                    self._overlay = None
+                if self._new_memory and self._new_memory != memory:
+                    self._new_memory.unlink(missing_ok=True)
+                    self._new_memory = memory
+            if self.connection.in_transaction:
+                self.connection.execute("RELEASE step")
 
     def pool(self, name: str) -> Extents:
         """The allocator of a pool; all of a transaction share one, so that freed pages stay aside."""
-        return self._pools.setdefault(name, Extents(self.connection, name))
+        return Extents(self.connection, name, self._freed)
 
     def create_pool(self, name: str, address: int, size: int) -> None:
         """A new pool of whole pages."""
+        self._made_pools.add(name)
         create_pool(self.connection, name, address, size)
+
+    def is_new_pool(self, name: str) -> bool:
+        """Whether this transaction has made the pool, so that its pages were something else before."""
+        return name in self._made_pools
 
     def meta(self, key: str) -> Any:
         """A fact about the whole folder, or None."""
@@ -109,7 +149,16 @@ class Transaction:
         return self._folder / f"memory-{self.meta('generation')}"
 
     def clear(self) -> None:
-        """Forget every row. The memory file of the old machine goes when this has been committed."""
+        """Forget every row. The memory file of the old machine goes when this has been committed.
+
+        Raises Usage within a transaction that has used that machine.
+        """
+        if self._overlay:
+            raise Usage(
+                "the machine cannot be made new here",
+                because="steps before this one belong to the same transaction and have used it",
+                hint="make it new first",
+            )
         generation = self.meta("generation") or 0
         for (table,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             self.connection.execute(f"DELETE FROM {table}")
@@ -170,14 +219,13 @@ class Transaction:
             self.connection.execute("DELETE FROM redo")
 
     def collect_writes(self) -> None:
-        """Keep what would have been written, for a dry run."""
+        """Keep what the step would have written, for a dry run."""
         if self._overlay:
             self.writes = tuple(self._overlay.writes())
 
     def prepare(self) -> None:
         """Everything that must be done before the commit."""
-        for pool in self._pools.values():
-            pool.settle()
+        settle(self.connection, self._freed)
         if self._overlay:
             self._overlay.write_fresh()
             self._overlay.reserve_live()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iommuctl.errors import DamagedTable, NoRoom
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.state import schema
-from iommuctl.state.extents import Extents, create_pool
+from iommuctl.state.extents import Extents, create_pool, settle
 
 BASE = 0x10_0000
 
@@ -22,19 +22,24 @@ def pages_of(run: Run) -> set[int]:
 
 def pool(connection: sqlite3.Connection, pages: int, name: str = "tables") -> Extents:
     create_pool(connection, name, BASE, pages * PAGE)
-    return Extents(connection, name)
+    return Extents(connection, name, [])
+
+
+def end(connection: sqlite3.Connection, extents: Extents) -> None:
+    """What the end of a transaction does."""
+    settle(connection, extents.freed)
+    extents.freed.clear()
 
 
 def checkered(connection: sqlite3.Connection) -> Extents:
     """Free runs of 1, 2, 3 and 4 pages, with a page taken between them."""
-    pool(connection, 13)
-    extents = Extents(connection, "tables")
+    extents = pool(connection, 13)
     extents.allocate_run(13)
     page = 0
     for pages in (1, 2, 3, 4):
         extents.free(Run(BASE + page * PAGE, pages))
         page += pages + 1
-    extents.settle()
+    end(connection, extents)
     return extents
 
 
@@ -91,15 +96,15 @@ def test_against_a_set(size: int, steps: list[tuple[str, int, int]]) -> None:
                     freed |= pages_of(run)
                 runs = []
             case _:
-                extents.settle()
+                end(connection, extents)
                 free |= freed
                 freed = set()
                 runs = []
         for run in runs:
             assert pages_of(run) <= free, "a page was handed out that was not free"
             free -= pages_of(run)
-        assert set().union(*map(pages_of, extents.free_runs())) == free
-    extents.settle()
+        assert set().union(*map(pages_of, extents.free_runs())) == free | freed
+    end(connection, extents)
     ends = [(run.address, run.address + run.pages * PAGE) for run in extents.free_runs()]
     assert all(a[1] < b[0] for a, b in pairwise(ends)), "free runs that touch were not joined"
     connection.close()
@@ -112,7 +117,7 @@ def test_what_is_freed_is_kept_aside_until_the_end(connection: sqlite3.Connectio
     extents.free(run)
     with pytest.raises(NoRoom):
         extents.allocate(1)
-    extents.settle()
+    end(connection, extents)
     assert extents.allocate(4) == [run]
 
 
@@ -158,7 +163,7 @@ def test_what_is_free_cannot_be_given_back(connection: sqlite3.Connection, run: 
     extents = pool(connection, 4)
     extents.free(run)
     with pytest.raises(DamagedTable):
-        extents.settle()
+        end(connection, extents)
 
 
 def test_pools_do_not_mix(connection: sqlite3.Connection) -> None:
@@ -171,6 +176,15 @@ def test_pools_do_not_mix(connection: sqlite3.Connection) -> None:
     assert ram.free_runs() == []
 
 
+def test_what_a_dropped_pool_got_back_is_forgotten(connection: sqlite3.Connection) -> None:
+    extents = pool(connection, 4)
+    (run,) = extents.allocate(2)
+    extents.free(run)
+    extents.drop()
+    end(connection, extents)
+    assert extents.free_runs() == []
+
+
 def test_a_pool_has_whole_pages_only(connection: sqlite3.Connection) -> None:
     create_pool(connection, "tables", BASE, 3 * PAGE + PAGE - 1)
-    assert Extents(connection, "tables").free_runs() == [Run(BASE, 3)]
+    assert Extents(connection, "tables", []).free_runs() == [Run(BASE, 3)]

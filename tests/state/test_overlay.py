@@ -33,7 +33,7 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 @pytest.fixture
 def overlay(connection: sqlite3.Connection, descriptor: int) -> Overlay:
     create_pool(connection, "tables", *TABLES)
-    return Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "tables"), TABLES)
+    return Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "tables", []), TABLES)
 
 
 def content(descriptor: int) -> bytes:
@@ -66,7 +66,7 @@ def test_against_plain_bytes(
 ) -> None:
     before = bytes(range(256)) * (SIZE // 256)
     os.pwrite(descriptor, before, 0)
-    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "none"), TABLES)
+    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "none", []), TABLES)
     for page in fresh:
         overlay.mark_fresh(Run(BASE + page * PAGE, 1))
     model = bytearray(before)
@@ -82,6 +82,46 @@ def test_against_plain_bytes(
     for address, _, new in overlay.writes():
         shown[address - BASE : address - BASE + 8] = new.to_bytes(8, "little")
     assert shown == model
+    finish(overlay, descriptor)
+    assert content(descriptor) == model
+
+
+STEPS = st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, PAGES - 1), max_size=2), WRITES))
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_steps_against_plain_bytes(
+    connection: sqlite3.Connection,
+    descriptor: int,
+    steps: list[tuple[bool, set[int], list[tuple[tuple[int, int], int]]]],
+) -> None:
+    before = bytes(range(256)) * (SIZE // 256)
+    os.pwrite(descriptor, before, 0)
+    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "none", []), TABLES)
+    model = bytearray(before)
+    for undone, fresh, writes in steps:
+        overlay.begin_step()
+        kept = bytes(model)
+        for page in fresh:
+            overlay.mark_fresh(Run(BASE + page * PAGE, 1))
+        for (offset, size), value in writes:
+            data = bytes((value + index) % 251 for index in range(size))
+            overlay.write(BASE + offset, data)
+            model[offset : offset + size] = data
+        used = bytearray(kept)
+        for address, old, new in overlay.used:
+            place = slice(address - BASE, address - BASE + len(new))
+            assert used[place] == old
+            used[place] = new
+        for page in range(0, SIZE, PAGE):
+            if BASE + page not in overlay.new_pages():
+                assert used[page : page + PAGE] == model[page : page + PAGE]
+        if undone:
+            overlay.undo_step()
+            model = bytearray(kept)
+        assert overlay.read(BASE, SIZE) == model
+    assert content(descriptor) == before
     finish(overlay, descriptor)
     assert content(descriptor) == model
 
@@ -157,7 +197,7 @@ def test_holes_of_the_file_are_filled_before_the_commit(connection: sqlite3.Conn
     path = tmp_path / "sparse"
     opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(opened, SIZE)
-    overlay = Overlay(FileMemory(opened, BASE, SIZE), opened, Extents(connection, "tables"), TABLES)
+    overlay = Overlay(FileMemory(opened, BASE, SIZE), opened, Extents(connection, "tables", []), TABLES)
     overlay.write(LIVE + PAGE, b"\1" * 8)
     assert path.stat().st_blocks == 0
     overlay.reserve_live()

@@ -90,6 +90,7 @@ def test_what_a_dry_run_leaves(ready: Store, folder: Path) -> None:
         transaction.memory.write(address, b"\1" * PAGE)
         transaction.memory.write(0x1000, b"\2" * 8)
         assert transaction.rows.get("kind", "key") == "new"
+        transaction.collect_writes()
     assert len(transaction.writes) == PAGE // 8 + 1
     assert transaction.writes[-1].address == 0x1000
     assert files(folder) == before
@@ -148,13 +149,29 @@ def test_a_store_opens_again_after_close(ready: Store) -> None:
     assert value(ready) == "old"
 
 
+def test_a_step_that_fails_takes_its_new_machine_along(ready: Store, folder: Path) -> None:
+    """The name of its memory file is used again, by a file that is another one."""
+    with ready.change() as transaction:
+        for text in (b"failed", b"worked"):
+            with contextlib.suppress(ZeroDivisionError), transaction.step():
+                transaction.clear()
+                transaction.create_memory(PLAN)
+                assert transaction.memory.read(0x1000, 6) == bytes(6)
+                transaction.memory.write(0x1000, text)
+                if text == b"failed":
+                    raise ZeroDivisionError
+    assert [path.name for path in folder.glob("memory-*")] == ["memory-2"]
+    with ready.read() as transaction:
+        assert transaction.memory.read(0x1000, 6) == b"worked"
+
+
 def test_freed_pages_come_back_with_the_next_transaction(ready: Store) -> None:
     with ready.change() as transaction:
         (run,) = transaction.memory.allocate(8)
         transaction.memory.free(run)
         with pytest.raises(NoRoom):
             transaction.memory.allocate(1)
-        assert transaction.pool("tables") is transaction.pool("tables")
+        assert run in transaction.pool("tables").free_runs()
     with ready.change() as transaction:
         assert transaction.memory.allocate(8) == [run]
 

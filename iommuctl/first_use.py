@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choosing a state folder's backend, and preparing the folder for it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from iommuctl.errors import BackendUnavailable
+from iommuctl.plugins import availability, first_usable
+from iommuctl.requests import SetupRequest
+from iommuctl.state.transaction import Transaction
+
+if TYPE_CHECKING:
+    from iommuctl.session import Operation, Session
+
+
+def set_up(session: "Session", transaction: Transaction, request: SetupRequest, backend: str | None) -> None:
+    """Prepare a folder without rows; without a backend's name for the first that is usable.
+
+    Raises BackendUnavailable, and Usage for a machine that cannot be.
+    """
+    name = backend or first_usable()
+    transaction.set_meta("backend", name)
+    manager = session.manager(transaction)
+    answer = availability(manager)
+    if not answer.available:
+        raise BackendUnavailable(
+            f"the backend {name} is not available here",
+            because=answer.because,
+            hint="see `iommuctl backend list`; --backend sim simulates",
+        )
+    plan = manager.hook.iommuctl_plan_memory(request=request)
+    if plan:
+        transaction.create_memory(plan)
+    transaction.set_meta("setup", request)
+    transaction.set_meta("architecture", manager.hook.iommuctl_setup(context=transaction, request=request))
+
+
+@contextlib.contextmanager
+def trial(backend: str | None) -> Iterator["Operation"]:
+    """An operation in a new folder that is thrown away; without a backend's name in one that chooses for itself."""
+    import tempfile
+
+    from iommuctl.session import Session
+
+    with (
+        tempfile.TemporaryDirectory(prefix="iommuctl-") as folder,
+        Session(folder, backend=backend) as session,
+        session._change() as operation,
+    ):
+        yield operation
