@@ -16,7 +16,7 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
-    {"errors", "model", "capabilities", "formats", "iommufd"},
+    {"errors", "model", "numbers", "capabilities", "formats", "iommufd"},
     {"architecture", "hookspecs", "requests"},
     {"plugins"},
     {"state"},

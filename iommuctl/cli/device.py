@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from iommuctl.cli import numbers, topology
+from iommuctl import numbers
+from iommuctl.cli import topology
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief, Force, RidText
 from iommuctl.cli.render import Column, Node

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from iommuctl.cli import numbers
+from iommuctl import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief, Force, Size
 from iommuctl.cli.render import Column

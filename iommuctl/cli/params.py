@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from iommuctl.cli import numbers
+from iommuctl import numbers
 
 DomainName = Annotated[str, typer.Argument(metavar="DOMAIN", help="Name of a domain, or id:N.", show_default=False)]
 ParentName = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iommuctl.cli import numbers
+from iommuctl import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief, Force, Format, Iova, Label, PgtableName, Prot, Size
 from iommuctl.cli.render import Column, Node

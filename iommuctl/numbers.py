@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How numbers are written on the command line.
+"""How numbers are written, on the command line and in documents.
 
 A number is `0x1000`, `4096` or, with a binary unit, `4K`, `2MiB`, `1G`. A range is `A..B` (both inclusive) or `A+S`.
 Everything else is refused with a sentence: a number that was misread would end up in a page table.

@@ -3,7 +3,7 @@
 
 import pytest
 
-from iommuctl.cli import numbers
+from iommuctl import numbers
 from iommuctl.errors import BadNumber, IommuError, ZeroSize
 
 
