@@ -119,6 +119,12 @@ class ParentNotAttached(RefusedError):
     id = "parent-not-attached"
 
 
+class PlanOutdated(RefusedError):
+    """The state was changed since the plan was made."""
+
+    id = "plan-outdated"
+
+
 class NotNestParent(RefusedError):
     """The domain was not created with --nest-parent."""
 

@@ -18,6 +18,7 @@ from iommuctl.errors import (
     Usage,
 )
 from iommuctl.formats.memory import PAGE, Run
+from iommuctl.labels import Labels
 from iommuctl.model import Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
 from iommuctl.requests import MapRequest, SlotChange, UnmapRequest
 from iommuctl.rules import (
@@ -31,13 +32,13 @@ from iommuctl.rules import (
     check_size,
     check_width,
 )
-from iommuctl.session import Operation, Session
+from iommuctl.session import Operation
 
 if TYPE_CHECKING:
     from iommuctl.formats.radix import Format
 
 
-class Objects(Session):
+class Objects(Labels):
     """The part of class Iommu that is about things, before anything is attached to anything."""
 
     def device_add(self, rid: Rid | str, *, ats: bool = False, pri: bool = False, pasid_bits: int = 0) -> Device:

@@ -15,7 +15,7 @@ from iommuctl.errors import (
     Unsupported,
 )
 from iommuctl.formats.memory import PAGE
-from iommuctl.model import Domain, PageTable, Placed, Rid
+from iommuctl.model import Binding, Domain, PageTable, Placed, Rid
 from iommuctl.objects import Objects, forget_pgtable, take_off
 from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
@@ -147,6 +147,12 @@ class PageTables(Objects):
         with self._read() as operation:
             device = operation.device(rid)
             return list(operation.driver.structures(device.rid))
+
+    def bindings_of(self, name: str) -> list[Binding]:
+        """The slots in which a page table is bound. Raises NoSuchPgtable."""
+        with self._read() as operation:
+            held = operation.books.slots(pgtable=operation.books.pgtable(name))
+            return [occupant for occupant in held if isinstance(occupant, Binding)]
 
     def pgtable_mappings(self, name: str) -> "list[Leaf]":
         """What the table maps, read from guest memory."""

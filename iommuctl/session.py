@@ -125,6 +125,12 @@ class Session:
             name: str | None = operation.transaction.meta("architecture")
             return name
 
+    def require_backend(self, name: str) -> None:
+        """Work on a folder of that backend, or make a new folder one of it. Raises OtherBackend."""
+        if self._wanted and self._wanted != name:
+            raise OtherBackend(f"the backend {name} is wanted, not {self._wanted}", hint="leave --backend away")
+        self._wanted = name
+
     def capabilities(self) -> Capabilities:
         """What the folder's backend declares; before the first use, what it would declare."""
         with self._read() as operation:

@@ -6,7 +6,7 @@ from typing import Any
 from iommuctl.errors import NoAts, Unsupported, Usage, ZeroSize
 from iommuctl.model import Binding, DmaResult, Rid, Slot
 from iommuctl.pgtables import PageTables
-from iommuctl.requests import DmaRequest, MemoryPlan
+from iommuctl.requests import DmaRequest, MemoryPlan, SetupRequest
 from iommuctl.rules import check_numbers, check_pasid
 from iommuctl.session import Operation
 
@@ -74,6 +74,15 @@ class Simulation(PageTables):
         with self._change(f"sim write {pa:#x}") as operation:
             self._check_ram(operation)
             operation.transaction.overlay.write(pa, data)
+
+    def machine(self) -> SetupRequest | None:
+        """The simulated machine as `setup` would make it again; None for real hardware and before the first use."""
+        with self._read() as operation:
+            transaction = operation.transaction
+            plan, saved = transaction.memory_plan(), transaction.meta("setup")
+            if plan is None:
+                return None
+            return SetupRequest(transaction.meta("architecture"), plan.ram, plan.tables, dict(saved[3]))
 
     def describe(self) -> dict[str, Any]:
         """The machine: `arch`, `memory` {file, base, size, tables}, `registers` {name: value}, `caches` {name: count}.

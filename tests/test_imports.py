@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"architecture", "hookspecs", "requests"},
     {"plugins"},
     {"state"},
-    {"iommu", "objects", "pgtables", "simulation", "session", "first_use", "rules", "accounts", "guest"},
+    {"iommu", "objects", "pgtables", "simulation", "session", "first_use", "labels", "rules", "accounts", "guest"},
     {"plan", "inspect"},
     {"cli"},
     {"__main__"},

@@ -52,6 +52,9 @@ class Books:
         )
         return Domain(_id(cursor), name, label, nest_parent, width, tuple(page_sizes))
 
+    def relabel_domain(self, domain: Domain, label: str | None) -> None:
+        self._execute("UPDATE domain SET label = ? WHERE id = ?", (label, domain.id))
+
     def remove_domain(self, domain: Domain) -> None:
         self._execute("DELETE FROM mapping WHERE domain = ?", (domain.id,))
         self._execute("DELETE FROM domain WHERE id = ?", (domain.id,))
@@ -148,6 +151,9 @@ class Books:
     def set_root(self, pgtable: PageTable, root: int) -> PageTable:
         self._execute("UPDATE pgtable SET root = ? WHERE id = ?", (root, pgtable.id))
         return pgtable._replace(root=root)
+
+    def relabel_pgtable(self, pgtable: PageTable, label: str | None) -> None:
+        self._execute("UPDATE pgtable SET label = ? WHERE id = ?", (label, pgtable.id))
 
     def remove_pgtable(self, pgtable: PageTable) -> None:
         self._execute("DELETE FROM pgtable WHERE id = ?", (pgtable.id,))

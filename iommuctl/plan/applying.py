@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bringing a state folder to what a document says, as a whole or as far as it goes."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from iommuctl.errors import IommuError, PlanOutdated
+from iommuctl.plan import current, writing
+from iommuctl.plan.diff import Change, changes
+from iommuctl.plan.document import Document, Key, Path
+from iommuctl.plan.source import Source
+from iommuctl.plan.steps import Step, carry_out, steps
+from iommuctl.requests import SetupRequest
+
+if TYPE_CHECKING:
+    from iommuctl.iommu import Iommu
+
+Progress = Callable[[int, int], None]
+"""Told how many steps are done, and of how many."""
+
+
+class Plan(NamedTuple):
+    """What has to be done. `machine` is one that has to be made first; `state` is what the plan was made for."""
+
+    machine: SetupRequest | None
+    changes: Sequence[Change]
+    state: str
+
+    def __bool__(self) -> bool:
+        return bool(self.machine or self.changes)
+
+
+class Failure(NamedTuple):
+    """A change that was not carried out, and why."""
+
+    change: Change
+    error: IommuError
+
+
+def fingerprint(document: Document) -> str:
+    """What tells two states apart: a hash of everything that a document can say."""
+    return hashlib.sha256(writing.text(document).encode()).hexdigest()
+
+
+def plan(iommu: "Iommu", wanted: Document, *, prune: bool = False) -> Plan:
+    """What has to be done. Raises OtherBackend."""
+    if wanted.backend:
+        iommu.require_backend(wanted.backend)
+    elif wanted.machine and iommu.backend_name is None:
+        iommu.require_backend("sim")
+    now = current.describe(iommu)
+    machine = wanted.machine if wanted.machine and _is_another(wanted.machine, now.machine) else None
+    return Plan(machine, changes(now, wanted, prune=prune), fingerprint(now))
+
+
+def apply(
+    iommu: "Iommu",
+    source: Source,
+    wanted: Document,
+    *,
+    prune: bool = False,
+    dry_run: bool = False,
+    planned: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Do all that has to be done in one transaction. Returns what that was.
+
+    `planned` is the state that a plan was made for. Raises PlanOutdated when the state is another one now, and what
+    the calls of class Iommu raise, with the place in the document before it.
+    """
+    with iommu.transaction(dry_run=dry_run):
+        found = plan(iommu, wanted, prune=prune)
+        if planned not in (None, found.state):
+            raise PlanOutdated(
+                "the state is not the one that the plan was made for",
+                because="something was changed since",
+                hint="make a new plan",
+            )
+        if found.machine:
+            _make_machine(iommu, source, found.machine)
+        todo = steps(found.changes)
+        for done, step in enumerate(todo):
+            if progress:
+                progress(done, len(todo))
+            _do(iommu, source, wanted, step)
+    return found
+
+
+def apply_each(
+    iommu: "Iommu", source: Source, wanted: Document, *, prune: bool = False, progress: Progress | None = None
+) -> tuple[Plan, list[Failure]]:
+    """Do what can be done, each step by itself. Returns what there was to do, and what failed."""
+    found = plan(iommu, wanted, prune=prune)
+    if found.machine:
+        _make_machine(iommu, source, found.machine)
+    failures: list[Failure] = []
+    todo = steps(found.changes)
+    for done, step in enumerate(todo):
+        if progress:
+            progress(done, len(todo))
+        try:
+            _do(iommu, source, wanted, step)
+        except IommuError as error:
+            failures.append(Failure(step.change, error))
+    return found, failures
+
+
+def _is_another(wanted: SetupRequest, now: SetupRequest | None) -> bool:
+    """Whether a machine is not as a document says it."""
+    if now is None:
+        return True
+    pairs = zip(wanted[:3], now[:3], strict=True)
+    return any(said not in (None, is_so) for said, is_so in pairs) or not wanted.options.items() <= now.options.items()
+
+
+def _make_machine(iommu: "Iommu", source: Source, machine: SetupRequest) -> None:
+    try:
+        iommu.setup(architecture=machine.architecture, ram=machine.ram, tables=machine.tables, options=machine.options)
+    except IommuError as error:
+        _put_first(error, source, ("machine",))
+        raise
+
+
+def _do(iommu: "Iommu", source: Source, wanted: Document, step: Step) -> None:
+    try:
+        carry_out(iommu, step)
+    except IommuError as error:
+        place = _place(wanted, step.change.key)
+        if place:
+            _put_first(error, source, place)
+        raise
+
+
+def _place(wanted: Document, key: Key) -> Path | None:
+    return wanted.places.get(key)
+
+
+def _put_first(error: IommuError, source: Source, place: Path) -> None:
+    error.what = f"{source.where(place)}: {error.what}"
