@@ -3,12 +3,12 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, TextIO
 
 import typer
 
 from iommuctl.cli.command import module_app
+from iommuctl.cli.files import not_text, opened
 from iommuctl.cli.session import Session, session_of
 from iommuctl.errors import BadDocument, IommuError, Unsupported
 
@@ -47,7 +47,7 @@ def batch(
             because="each line takes effect by itself, and the next one may need it",
             hint="run it in a copy: `iommuctl --state DIR batch …`",
         )
-    with _opened(file) as stream:
+    with opened(file) as stream:
         for number, words in _lines(file, stream):
             try:
                 code = execute(Session(parent=session), words)
@@ -58,24 +58,6 @@ def batch(
                 if not session.json:
                     print(f"{file}:{number}: stopped, exit code {code}", file=sys.stderr)
                 raise typer.Exit(code)
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[TextIO]:
-    if file == "-":
-        if sys.stdin is None:
-            raise BadDocument("- cannot be read", because="standard input is closed")
-        yield sys.stdin
-        return
-    try:
-        stream = open(file, encoding="utf-8")  # noqa: SIM115
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "strerror", error))
-        raise BadDocument(f"{file} cannot be read", because=reason[:1].lower() + reason[1:]) from error
-    with stream:
-        yield stream
 
 
 def _lines(file: str, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
@@ -92,9 +74,7 @@ def _lines(file: str, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
             if words:
                 yield number, words
     except UnicodeDecodeError as error:
-        raise BadDocument(
-            f"{file} is not text", because="it is not UTF-8", hint="a batch is lines of commands"
-        ) from error
+        raise not_text(file, "a batch is lines of commands") from error
     except ValueError as error:
         raise BadDocument(
             f"{file}:{number}: the line cannot be split into words", because=f"{error}".lower(), hint="close the quotes"

@@ -67,25 +67,30 @@ def report(error: IommuError, *, as_json: bool, color: str = "auto") -> int:
     """Print an error and return its exit code, also where nobody can be told."""
     if sys.stderr is not None:
         try:
-            _print(error, as_json=as_json, color=color)
+            show(error, as_json=as_json, color=color)
             sys.stderr.flush()
         except OSError:
             mute(sys.stderr)
     return error.exit
 
 
-def _print(error: IommuError, *, as_json: bool, color: str) -> None:
+def document(error: IommuError) -> dict[str, Any]:
+    """An error as JSON holds it."""
+    return {
+        "id": error.id,
+        "what": error.what,
+        "because": error.because,
+        "hint": error.hint,
+        "exit": error.exit,
+    }
+
+
+def show(error: IommuError, *, as_json: bool, color: str) -> None:
+    """Print an error to stderr."""
     if as_json:
         import json
 
-        described = {
-            "id": error.id,
-            "what": error.what,
-            "because": error.because,
-            "hint": error.hint,
-            "exit": error.exit,
-        }
-        print(json.dumps({"schema": 1, "error": described}), file=sys.stderr)
+        print(json.dumps({"schema": 1, "error": document(error)}), file=sys.stderr)
         return
     style: dict[str, Any] = {"fg": "red", "bold": True} if wants_color(color, sys.stderr) else {}
     head = f"error[{error.id}]:"

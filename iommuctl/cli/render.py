@@ -83,6 +83,10 @@ class Output:
         """One line."""
         self.stream.write(self._styled(spans) + "\n")
 
+    def raw(self, text: str) -> None:
+        """Text that is written for programs, as it is."""
+        self.stream.write(text)
+
     def lines(self, texts: Iterable[str]) -> None:
         """Many lines without style."""
         for text in texts:

@@ -2,16 +2,18 @@
 """Bringing a state folder to what a document says, as a whole or as far as it goes."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from iommuctl.errors import IommuError, PlanOutdated
 from iommuctl.plan import current, writing
 from iommuctl.plan.diff import Change, changes
-from iommuctl.plan.document import Document, Key, Path
+from iommuctl.plan.document import Document, Path
 from iommuctl.plan.source import Source
 from iommuctl.plan.steps import Step, carry_out, steps
 from iommuctl.requests import SetupRequest
+from iommuctl.session import Outcome
 
 if TYPE_CHECKING:
     from iommuctl.iommu import Iommu
@@ -29,6 +31,13 @@ class Plan(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.machine or self.changes)
+
+
+class Applied(NamedTuple):
+    """What was done: the plan, and what its steps did to the hardware; writes in a dry run only."""
+
+    plan: Plan
+    outcome: Outcome
 
 
 class Failure(NamedTuple):
@@ -60,16 +69,16 @@ def apply(
     wanted: Document,
     *,
     prune: bool = False,
-    dry_run: bool = False,
     planned: str | None = None,
     progress: Progress | None = None,
-) -> Plan:
-    """Do all that has to be done in one transaction. Returns what that was.
+) -> Applied:
+    """Do all that has to be done in one transaction, or with `iommu.dry_run` nothing of it.
 
     `planned` is the state that a plan was made for. Raises PlanOutdated when the state is another one now, and what
     the calls of class Iommu raise, with the place in the document before it.
     """
-    with iommu.transaction(dry_run=dry_run):
+    outcomes: list[Outcome] = []
+    with iommu.transaction(dry_run=iommu.dry_run):
         found = plan(iommu, wanted, prune=prune)
         if planned not in (None, found.state):
             raise PlanOutdated(
@@ -79,12 +88,26 @@ def apply(
             )
         if found.machine:
             _make_machine(iommu, source, found.machine)
-        todo = steps(found.changes)
-        for done, step in enumerate(todo):
-            if progress:
-                progress(done, len(todo))
+        for step in _with_progress(steps(found.changes), progress):
             _do(iommu, source, wanted, step)
-    return found
+            outcomes.append(iommu.last)
+    return Applied(found, _together(outcomes))
+
+
+def rebuild(iommu: "Iommu") -> Applied:
+    """Make the machine anew, and in it all that there was. Memory is zero then.
+
+    Raises Unsupported for real hardware, and what reading tables that are damaged raises.
+    """
+    outcomes: list[Outcome] = []
+    with iommu.transaction():
+        wanted = current.describe(iommu)
+        iommu.reset()
+        found = plan(iommu, wanted)
+        for step in steps(found.changes):
+            carry_out(iommu, step)
+            outcomes.append(iommu.last)
+    return Applied(found, _together(outcomes))
 
 
 def apply_each(
@@ -95,15 +118,25 @@ def apply_each(
     if found.machine:
         _make_machine(iommu, source, found.machine)
     failures: list[Failure] = []
-    todo = steps(found.changes)
-    for done, step in enumerate(todo):
-        if progress:
-            progress(done, len(todo))
+    for step in _with_progress(steps(found.changes), progress):
         try:
             _do(iommu, source, wanted, step)
         except IommuError as error:
             failures.append(Failure(step.change, error))
     return found, failures
+
+
+def _with_progress(todo: Sequence[Step], progress: Progress | None) -> Iterator[Step]:
+    for done, step in enumerate(todo):
+        if progress:
+            progress(done, len(todo))
+        yield step
+    if progress:
+        progress(len(todo), len(todo))
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    return Outcome(*(tuple(chain.from_iterable(part)) for part in zip(*outcomes, strict=True)))
 
 
 def _is_another(wanted: SetupRequest, now: SetupRequest | None) -> bool:
@@ -126,14 +159,9 @@ def _do(iommu: "Iommu", source: Source, wanted: Document, step: Step) -> None:
     try:
         carry_out(iommu, step)
     except IommuError as error:
-        place = _place(wanted, step.change.key)
-        if place:
+        if place := wanted.places.get(step.change.key):
             _put_first(error, source, place)
         raise
-
-
-def _place(wanted: Document, key: Key) -> Path | None:
-    return wanted.places.get(key)
 
 
 def _put_first(error: IommuError, source: Source, place: Path) -> None:

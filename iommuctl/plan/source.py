@@ -14,7 +14,7 @@ class Source:
     """A TOML text and its name, which is a path or `-`. Raises BadDocument for what is not TOML."""
 
     def __init__(self, name: str, text: str) -> None:
-        self.name = name
+        self.name, self.text = name, text
         self._lines = text.splitlines(keepends=True)
         if len(text) > LARGEST:
             raise BadDocument(f"{name} is no topology document", because=f"it has more than {LARGEST >> 20} MiB")

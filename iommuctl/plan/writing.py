@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a Document to TOML, in one spelling: what is the same reads the same, byte for byte."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from iommuctl.numbers import unit
 from iommuctl.plan.document import (
     AttachmentEntry,
     BindingEntry,
-    DeviceEntry,
     Document,
     DomainEntry,
+    Entry,
     GuestMapping,
     Key,
     MappingEntry,
     MemoryEntry,
     PageTableEntry,
-    rid_of,
     slot_of,
 )
 from iommuctl.plan.shape import SCHEMA
@@ -32,113 +30,64 @@ def text(document: Document) -> str:
 
 def plain(document: Document) -> dict[str, Any]:
     """The document as TOML holds it."""
-    machine = document.machine
-    top = {
-        "schema": SCHEMA,
-        "backend": document.backend,
-        "machine": _machine(machine) if machine else None,
-        "memory": dict(_memories(document)),
-        "domain": dict(_domains(document)),
-        "pgtable": dict(_pgtables(document)),
-        "device": dict(_devices(document)),
-    }
+    tables: dict[str, dict[str, dict[str, Any]]] = {"memory": {}, "domain": {}, "pgtable": {}, "device": {}}
+    inside: list[tuple[Key, Entry]] = []
+    for key, entry in document.objects.items():
+        if key.kind in tables:
+            tables[key.kind][str(key.name)] = values(key, entry)
+        else:
+            inside.append((key, entry))
+    for key, entry in inside:
+        if isinstance(entry, MappingEntry):
+            holder, array = tables["domain"][key.name[0]], "mappings"
+        else:
+            holder, array = tables["device"][str(slot_of(key).rid)], f"{key.kind}s"
+        holder.setdefault(array, []).append(values(key, entry))
+    machine = _machine(document.machine) if document.machine else None
+    top = {"schema": SCHEMA, "backend": document.backend, "machine": machine, **tables}
     return {name: value for name, value in top.items() if value not in (None, {})}
 
 
+def values(key: Key, entry: Entry) -> dict[str, Any]:
+    """One object as its table, without its name where that is a key by itself."""
+    table: dict[str, Any] = entry._asdict()
+    match entry:
+        case MemoryEntry():
+            table["size"] = unit(entry.size)
+        case DomainEntry():
+            table["page_sizes"] = entry.page_sizes and ",".join(map(unit, entry.page_sizes))
+        case MappingEntry():
+            memory = entry.memory and entry.memory + (f"+{entry.offset:#x}" if entry.offset else "")
+            target = {"memory": memory, "pa": _address(entry.pa)}
+            table = {"iova": _address(key.name[1]), "size": unit(entry.size), **target, "prot": entry.prot}
+        case PageTableEntry():
+            table["pool"] = _range(entry.pool)
+            table["mappings"] = [_guest_mapping(one) for one in entry.mappings] or None
+        case AttachmentEntry():
+            table = {"pasid": slot_of(key).pasid, **table}
+        case BindingEntry():
+            table = {"pasid": slot_of(key).pasid, **table, "addr": _address(entry.addr)}
+    return _given(table)
+
+
 def _machine(machine: SetupRequest) -> dict[str, Any]:
-    return _given(
-        architecture=machine.architecture,
-        ram=_range(machine.ram),
-        tables=_range(machine.tables),
-        options=dict(sorted(machine.options.items())) or None,
-    )
-
-
-def _memories(document: Document) -> Iterator[tuple[str, Any]]:
-    for key, entry in document.objects.items():
-        if isinstance(entry, MemoryEntry):
-            yield key.name, _given(size=_size(entry.size))
-
-
-def _domains(document: Document) -> Iterator[tuple[str, Any]]:
-    mappings: dict[str, list[Any]] = {}
-    for key, entry in document.objects.items():
-        if isinstance(entry, MappingEntry):
-            domain, iova = key.name
-            mappings.setdefault(domain, []).append(_mapping(iova, entry))
-    for key, entry in document.objects.items():
-        if isinstance(entry, DomainEntry):
-            yield (
-                key.name,
-                _given(
-                    label=entry.label,
-                    nest_parent=entry.nest_parent,
-                    width=entry.width,
-                    page_sizes=None if entry.page_sizes is None else ",".join(map(unit, entry.page_sizes)),
-                    mappings=mappings.get(key.name),
-                ),
-            )
-
-
-def _mapping(iova: int, entry: MappingEntry) -> dict[str, Any]:
-    memory = entry.memory and entry.memory + (f"+{entry.offset:#x}" if entry.offset else "")
-    return _given(iova=_address(iova), size=_size(entry.size), memory=memory, pa=_address(entry.pa), prot=entry.prot)
-
-
-def _pgtables(document: Document) -> Iterator[tuple[str, Any]]:
-    for key, entry in document.objects.items():
-        if isinstance(entry, PageTableEntry):
-            yield (
-                key.name,
-                _given(
-                    label=entry.label,
-                    parent=entry.parent,
-                    pool=_range(entry.pool),
-                    format=entry.format,
-                    mappings=list(map(_guest_mapping, entry.mappings)) or None,
-                ),
-            )
+    options = dict(sorted(machine.options.items()))
+    ranges = {"ram": _range(machine.ram), "tables": _range(machine.tables)}
+    return _given({"architecture": machine.architecture, **ranges, "options": options or None})
 
 
 def _guest_mapping(mapping: GuestMapping) -> dict[str, Any]:
-    prot, privileged = mapping.prot.removesuffix("p"), mapping.prot.endswith("p")
-    return _given(
-        iova=_address(mapping.iova),
-        size=_size(mapping.size),
-        gpa=_address(mapping.gpa),
-        prot=prot,
-        privileged=privileged or None,
-    )
+    iova, size, gpa, prot = mapping
+    mode = {"privileged": True} if prot.endswith("p") else {}
+    return {"iova": f"{iova:#x}", "size": unit(size), "gpa": f"{gpa:#x}", "prot": prot.removesuffix("p"), **mode}
 
 
-def _devices(document: Document) -> Iterator[tuple[str, Any]]:
-    slots: dict[Any, dict[str, list[Any]]] = {}
-    for key, entry in document.objects.items():
-        if isinstance(entry, AttachmentEntry | BindingEntry):
-            array = "attachments" if isinstance(entry, AttachmentEntry) else "bindings"
-            slots.setdefault(slot_of(key).rid, {}).setdefault(array, []).append(_slot(key, entry))
-    for key, entry in document.objects.items():
-        if isinstance(entry, DeviceEntry):
-            yield str(key.name), {**_given(**entry._asdict()), **slots.get(rid_of(key), {})}
-
-
-def _slot(key: Key, entry: AttachmentEntry | BindingEntry) -> dict[str, Any]:
-    values = entry._asdict()
-    if isinstance(entry, BindingEntry):
-        values["addr"] = _address(entry.addr)
-    return _given(pasid=slot_of(key).pasid, **values)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _given(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def _address(value: int | None) -> str | None:
     return None if value is None else f"{value:#x}"
-
-
-def _size(value: int | None) -> str | None:
-    return None if value is None else unit(value)
 
 
 def _range(value: tuple[int, int] | None) -> str | None:
