@@ -182,3 +182,24 @@ class Output:
         for row in rows:
             table.add_row(*(Text(safe(cell)) for cell in row))
         console.print(table)
+
+
+class ProgressBar:
+    """A bar on stderr."""
+
+    def __init__(self, what: str, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(what, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._drawn = Progress(*columns, console=Console(file=sys.stderr), transient=True)
+        self._task = self._drawn.add_task("", total=total)
+        self._drawn.start()
+
+    def update(self, done: int) -> None:
+        """Say how much is done."""
+        self._drawn.update(self._task, completed=done)
+
+    def stop(self) -> None:
+        """Take the bar off the terminal."""
+        self._drawn.stop()

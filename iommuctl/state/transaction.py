@@ -15,11 +15,11 @@ from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
 from iommuctl.state.extents import Extents, Freed, create_pool, settle
-from iommuctl.state.overlay import Overlay
 from iommuctl.state.rows import SqlRows
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
+    from iommuctl.state.overlay import Overlay
 
 
 class Transaction:
@@ -60,8 +60,11 @@ class Transaction:
     # What the core sees.
 
     @property
-    def overlay(self) -> Overlay:
+    def overlay(self) -> "Overlay":
         if self._overlay is None:
+            # Rows can be read without it.
+            from iommuctl.state.overlay import Overlay
+
             plan = self.memory_plan()
             if plan is None:
                 raise StateDamaged("this state folder has no memory", because="its backend drives real hardware")
