@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Session:
     """The global options of one command line, and what follows from them.
 
-    The lines of a batch have a session each and share the `parent`'s Iommu.
+    The lines of a batch have a session each, with the line's number, and share the `parent`'s Iommu.
     """
 
-    def __init__(self, *, parent: "Session | None" = None) -> None:
+    def __init__(self, *, parent: "Session | None" = None, line: int = 0) -> None:
         self.json: bool = parent.json if parent else False
         self.dry_run: bool = parent.dry_run if parent else False
         self.quiet: bool = parent.quiet if parent else False
@@ -27,6 +27,7 @@ class Session:
         self.backend: str | None = None
         self.state: str | None = None
         self.parent = parent
+        self._line = line
         self._iommu: Iommu | None = None
         self._out: Output | None = None
 
@@ -66,8 +67,7 @@ class Session:
         if self.parent is not None:
             self.parent.simulate()
         elif self.backend is None and self.iommu.backend_name is None:
-            self.close()
-            self.backend = "sim"
+            self.iommu.require_backend("sim")
 
     def close(self) -> None:
         """Let go of the state folder."""
@@ -79,7 +79,10 @@ class Session:
         """Print the one JSON document of this command: its parts are mappings and objects of the model, merged."""
         from iommuctl.cli import jsonout
 
-        jsonout.write(parts, one_line=self.parent is not None)
+        if self.parent is None:
+            jsonout.write(parts)
+        else:
+            jsonout.write([{"line": self._line}, *parts], one_line=True)
 
     def changed(self, line: str, *parts: Any, commands: bool = False) -> None:
         """Report a change that was made: `line` as text, `parts` as JSON.
