@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from io import TextIOWrapper
+from typing import Any
 
 import typer
 
@@ -80,11 +81,24 @@ def root() -> Group:
     return group
 
 
+@cache
+def _above() -> Any:
+    """What stands above a command in usage and help: the program's name."""
+    return root().make_context("iommuctl", ["--quiet"], obj=Session(), resilient_parsing=True)
+
+
 def execute(session: Session, arguments: list[str]) -> int:
     """Carry out one command line. Raises IommuError; returns the exit code."""
-    color = wants_color(session.color, sys.stdout)
+    settings: dict[str, Any] = {"obj": session, "color": wants_color(session.color, sys.stdout)}
+    settings["max_content_width"] = 100
     try:
-        with root().make_context("iommuctl", list(arguments), obj=session, color=color, max_content_width=100) as ctx:
+        if session.parent is not None and arguments[0] in root().entries:
+            # Options before the command are rare in a batch, and looking for them costs as much as the command's own.
+            command = root().commands[arguments[0]]
+            context = command.make_context(arguments[0], arguments[1:], parent=_above(), **settings)
+        else:
+            context = root().make_context("iommuctl", list(arguments), **settings)
+        with context as ctx:
             ctx.command.invoke(ctx)
     except typer.Exit as ended:
         return ended.exit_code

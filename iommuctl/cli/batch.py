@@ -11,6 +11,7 @@ import typer
 from iommuctl.cli import failure, jsonout
 from iommuctl.cli.command import module_app
 from iommuctl.cli.files import not_text, opened
+from iommuctl.cli.options import GLOBAL_NAMES
 from iommuctl.cli.session import Session, session_of
 from iommuctl.errors import BadDocument, IommuError, Unsupported, Usage
 
@@ -81,7 +82,9 @@ def _carry_out(session: Session, place: str, number: int, words: list[str], *, k
     from iommuctl.cli.app import execute
 
     try:
-        return execute(Session(parent=session, line=number), words)
+        line = Session(parent=session, line=number)
+        line.is_plain = not any(word.startswith(GLOBAL_NAMES) for word in words)
+        return execute(line, words)
     except IommuError as error:
         error.what = f"{place}: {error.what}"
         if not keep_going:

@@ -29,6 +29,11 @@ def module_app(help_text: str, examples: str) -> typer.Typer:
 class _Page:
     """Usage and help as all commands show them."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Without the global options where none was typed: in a batch, most of parsing would be theirs."""
+        found: list[Any] = super().get_params(ctx)
+        return [param for param in found if param not in GLOBAL_OPTIONS] if ctx.obj.is_plain else found
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`NAME [PASID] --iova A [OPTIONS]`: what is required first."""
         pieces: list[str] = []

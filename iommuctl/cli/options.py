@@ -70,4 +70,6 @@ GLOBAL_OPTIONS = (
     _value("state", "DIR", "State folder; default $IOMMUCTL_STATE."),
     _value("color", "|".join(COLORS), "Colour the output.", _color),
 )
+GLOBAL_NAMES = (*(name for option in GLOBAL_OPTIONS for name in option.opts), "--help")
+"""As a word of a command line may begin that has one of them; help shows them all."""
 VERSION = _flag("--version", help_text="Print the version.", callback=_version)

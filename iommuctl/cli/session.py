@@ -27,6 +27,8 @@ class Session:
         self.backend: str | None = None
         self.state: str | None = None
         self.parent = parent
+        self.is_plain = False
+        """Whether the command line has no global options: so far for lines of a batch only."""
         self._line = line
         self._iommu: Iommu | None = None
         self._out: Output | None = None
