@@ -31,7 +31,7 @@ class _Page:
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Without the global options where none was typed: in a batch, most of parsing would be theirs."""
-        found: list[Any] = super().get_params(ctx)
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         return [param for param in found if param not in GLOBAL_OPTIONS] if ctx.obj.is_plain else found
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -49,7 +49,7 @@ class _Page:
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, options and global options, each with a heading of its own."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], "Global options": []}
-        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+        for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is None:
                 continue
