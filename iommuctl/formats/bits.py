@@ -178,6 +178,7 @@ class Layout:
         elif bits or name or not cls.revisions or revision in (None, *cls.revisions):
             raise TypeError(f"{cls.__name__} must be another revision of {cls.name}: `revision=…` and nothing else")
         cls._declared = {**cls._declared, **{n: field for n, field in vars(cls).items() if isinstance(field, Field)}}
+        cls._check()
         cls._derive()
         if present:
             cls.present = cls.field(present)
@@ -186,10 +187,10 @@ class Layout:
             cls.revisions[revision] = cls
 
     @classmethod
-    def _derive(cls) -> None:
-        """Check the declared fields against each other, and compute all that follows from them."""
+    def _check(cls) -> None:
+        """Check the declared fields against the structure's size and against each other."""
         declared, bits = cls._declared.values(), cls.bits
-        used = fixed = ignored = by_hardware = 0
+        used = 0
         for field in declared:
             where = f"{cls.__name__}.{field.name}"
             if not 0 <= field.lsb <= field.msb < bits:
@@ -198,17 +199,24 @@ class Layout:
                 other = next(other for other in declared if other.mask & field.mask)
                 raise TypeError(f"{where} overlaps {other.name} in {bit_names(other.mask & field.mask)}")
             used |= field.mask
+            if isinstance(field, Fixed) and field.value >> field.width:
+                raise TypeError(f"{where}: {field.value:#x} does not fit {field.width} bits")
+
+    @classmethod
+    def _derive(cls) -> None:
+        """Compute all that follows from the declared fields."""
+        used = fixed = ignored = by_hardware = 0
+        for field in cls._declared.values():
+            used |= field.mask
             if field.by_hardware:
                 by_hardware |= field.mask
             if isinstance(field, Ignored):
                 ignored |= field.mask
             if isinstance(field, Fixed):
-                if field.value >> field.width:
-                    raise TypeError(f"{where}: {field.value:#x} does not fit {field.width} bits")
                 fixed |= field.put(field.value)
-        shown = [field for field in declared if not isinstance(field, Ignored)]
+        shown = [field for field in cls._declared.values() if not isinstance(field, Ignored)]
         cls.fields = tuple(sorted(shown, key=lambda field: field.lsb))
-        cls.fixed, cls.ignored, cls.reserved = fixed, ignored, ~used & ((1 << bits) - 1)
+        cls.fixed, cls.ignored, cls.reserved = fixed, ignored, ~used & ((1 << cls.bits) - 1)
         cls.by_hardware = by_hardware
         cls._by_name = {field.name: field for field in cls.fields}
         cls._places = tuple((field.name, field.mask, field.bias) for field in cls.fields)
