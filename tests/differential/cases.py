@@ -3,7 +3,13 @@
 
 from collections.abc import Mapping
 
-from iommuctl_vtd.invalidation import InvalidationWait, IotlbInvalidate, PageGroupResponse, PasidIotlbInvalidate
+from iommuctl_vtd.invalidation import (
+    InvalidationWait,
+    IotlbInvalidate,
+    PageGroupResponse,
+    PageGroupResponseRev3,
+    PasidIotlbInvalidate,
+)
 from tests.differential.descriptors import global_invalidation
 from tests.differential.hand_tables import FIRST_DID
 from tests.differential.plans import Clear, Configuration, Dma, Event, Flip, Queue, Range, Space
@@ -60,6 +66,7 @@ CASES: Mapping[str, Configuration] = {
     "snoop-unchecked": _configuration("scalable-39", Flip(_EDU, _PAGE, 0, 11), _W),
     "legacy-codes": _configuration("scalable-39", Dma(_EDU, "w", _HOLE, 8)),
     "page-group-response": _configuration("scalable-39", Queue((PageGroupResponse.encode(),))),
+    "response-of-revision-3": _configuration("scalable-39", Queue((PageGroupResponseRev3.encode(PP=1, LPIG=1),))),
     "pasid-address-mask": _configuration("scalable-39", Queue((PasidIotlbInvalidate.encode(G=3, AM=19),))),
     "idle-wait": _configuration("scalable-39", Queue((InvalidationWait.encode(),))),
     "no-refetch": _configuration("scalable-39", Queue((IotlbInvalidate.encode(G=0),))),

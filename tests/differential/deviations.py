@@ -169,6 +169,10 @@ REFUSALS: Mapping[str, tuple[Refusal, Deviation]] = {
         rules.refuses_response,
         Deviation("6.5.2", "Page group responses are taken in legacy mode, too, and never without a PASID"),
     ),
+    "response-of-revision-3": (
+        rules.refuses_private_data,
+        Deviation("6.5.2", "LPIG and private data of revision 3 are not reserved in page group responses"),
+    ),
     "pasid-address-mask": (
         rules.refuses_mask,
         Deviation("6.5.2.4", "MAMV limits the address mask of PASID-based IOTLB invalidations"),
@@ -185,7 +189,7 @@ TAGS, ACCESSED = "tagged-by-rid", "accessed-on-the-way"
 REFETCH = "no-refetch"
 OTHERS: Mapping[str, Deviation] = {
     DIRTY: Deviation("3.6.2", "A write through an entry that a read has brought into the IOTLB sets no dirty bit"),
-    ONCE: Deviation("3.6.2", "A write sets the dirty bit of a page only where it has to set the accessed bit, too"),
+    ONCE: Deviation("3.6.2", "A write sets the accessed and dirty bits of a page only where neither is set"),
     RIGHTS: Deviation("6.2.4, 7.1", "A request that a cached entry does not allow is refused without record or walk"),
     REFETCH: Deviation("6.5.2.10", "A queue that has stopped is not looked at again until IQT is written"),
     TAGS: Deviation("6.2.3", "The IOTLB is tagged by requester, so that devices of a domain share no entry", free=True),

@@ -148,9 +148,9 @@ class Predictor:
             allowed = FirstStageEntry.US.get(raw) and (event.access == "r" or FirstStageEntry.RW.get(raw))
             if not allowed or (last and code in _AT_ENTRY):
                 break
-            fresh = not FirstStageEntry.A.get(read_word(self._ram, step.address))
-            dirty = last and event.access == "w" and code != 0x70 and fresh
-            found[step.address] = FirstStageEntry.A.mask | (FirstStageEntry.D.mask if dirty else 0)
+            dirty = last and event.access == "w" and code != 0x70
+            wanted = FirstStageEntry.A.mask | (FirstStageEntry.D.mask if dirty else 0)
+            found[step.address] = 0 if read_word(self._ram, step.address) & wanted else wanted
         return found
 
     def _walk(self, event: Dma) -> tuple[Walk, Walk, list[str]]:

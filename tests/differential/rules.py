@@ -11,7 +11,7 @@ from iommuctl.model import Step
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, WIDTHS, Capability
 from iommuctl_vtd.context_entry import PASSES_THROUGH, ContextEntry, ScalableContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry
-from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PasidIotlbInvalidate
+from iommuctl_vtd.invalidation import InvalidationWait, PageGroupResponse, PageGroupResponseRev3, PasidIotlbInvalidate
 from iommuctl_vtd.pasid_entry import FIRST_STAGE, PASS_THROUGH, SECOND_STAGE, PasidDirectoryEntry, PasidEntry
 from iommuctl_vtd.root_entry import ScalableRootEntry
 from iommuctl_vtd.second_stage import SecondStageEntry
@@ -229,12 +229,21 @@ def legacy_codes(question: "Question") -> int | None:
 # Whether QEMU refuses a descriptor.
 
 
+_ECHOED = PageGroupResponseRev3.field("LPIG").mask | PageGroupResponseRev3.field("PRIVATE_DATA").mask
+
+
 def refuses_response(kind: Kind, facts: Capability, raw: int) -> bool | None:
     if raw & 0xE0F != PageGroupResponse.TYPE.value:
         return None
     if kind.legacy:
-        return bool(raw & PageGroupResponse.reserved) or not PageGroupResponse.PP.get(raw)
+        return bool(raw & PageGroupResponse.reserved & ~_ECHOED) or not PageGroupResponse.PP.get(raw)
     return None if PageGroupResponse.PP.get(raw) else True
+
+
+def refuses_private_data(kind: Kind, facts: Capability, raw: int) -> bool | None:
+    if raw & 0xE0F != PageGroupResponse.TYPE.value or not raw & _ECHOED:
+        return None
+    return None if raw & PageGroupResponse.reserved & ~_ECHOED else False
 
 
 def refuses_mask(kind: Kind, facts: Capability, raw: int) -> bool | None:

@@ -36,6 +36,7 @@ from tests.differential.transfer import Transfers
 from tests.differential.vtd_kinds import KINDS
 
 _PAGING = (FirstStageEntry.name, SecondStageEntry.name)
+_USED = FirstStageEntry.A.mask | FirstStageEntry.D.mask
 
 
 class Run:
@@ -192,7 +193,7 @@ class Run:
     def _why_bits_differ(self, match: Expected, places: list[int]) -> tuple[str, ...]:
         if match.walk is None:
             return match.names or (DIRTY,)
-        if any(self._ours.word(at) & ~self._word(at) & FirstStageEntry.D.mask for at in places):
+        if any(self._ours.word(at) & ~self._word(at) & _USED for at in places):
             return (ONCE,)
         # Our simulator undoes a DMA that ends where there is no memory.
         return match.names or (() if isinstance(match.outcome, Nowhere) else (ACCESSED,))
