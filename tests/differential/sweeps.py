@@ -28,27 +28,29 @@ from tests.differential.descriptors import global_invalidation
 from tests.differential.plans import Configuration, Dma, Event, Flip, Queue, Range, Space
 from tests.differential.vtd_kinds import KINDS
 
-_EDU = 1
+_EDU, _UPPER = 1, 2
+"""Devices, of which the second one is in the upper half of its bus."""
 _PAGE, _LARGE = 0x20_1000, 0x40_0000
 """Addresses in pages of 4 KiB and of 2 MiB. One wrong bit of what they map to never leads to tables."""
 _RANGES = (Range(_PAGE, 0x1000, 0x1000_0000, "rw"), Range(_LARGE, 0x20_0000, 0x1060_0000, "rw"))
 _CHUNK = 32
 """Bits for each configuration, so that a difference shows soon."""
 
-_ENTRIES: tuple[tuple[type[Layout], str, int, tuple[int, ...]], ...] = (
-    (RootEntry, "legacy", _PAGE, (5,)),
-    (ContextEntry, "legacy", _PAGE, (4,)),
-    (ScalableRootEntry, "scalable-39", _PAGE, (6,)),
-    (ScalableContextEntry, "scalable-39", _PAGE, (5,)),
-    (PasidDirectoryEntry, "scalable-39", _PAGE, (4,)),
-    (PasidEntry, "scalable-39", _PAGE, (3,)),
-    (PasidEntry, "first-stage", _PAGE, (4,)),
-    (FirstStageEntry, "first-stage", _PAGE, (0, 1, 2, 3)),
-    (FirstStageEntry, "first-stage", _LARGE, (0,)),
-    (SecondStageEntry, "legacy-39", _PAGE, (0, 1, 2)),
-    (SecondStageEntry, "legacy-snoop", _LARGE, (0,)),
+_ENTRIES: tuple[tuple[type[Layout], str, int, int, tuple[int, ...]], ...] = (
+    (RootEntry, "legacy", _EDU, _PAGE, (5,)),
+    (ContextEntry, "legacy", _EDU, _PAGE, (4,)),
+    (ScalableRootEntry, "scalable-39", _EDU, _PAGE, (6,)),
+    (ScalableRootEntry, "scalable-39", _UPPER, _PAGE, (6,)),
+    (ScalableContextEntry, "scalable-39", _EDU, _PAGE, (5,)),
+    (PasidDirectoryEntry, "scalable-39", _EDU, _PAGE, (4,)),
+    (PasidEntry, "scalable-39", _EDU, _PAGE, (3,)),
+    (PasidEntry, "first-stage", _EDU, _PAGE, (4,)),
+    (FirstStageEntry, "first-stage", _EDU, _PAGE, (0, 1, 2, 3)),
+    (FirstStageEntry, "first-stage", _EDU, _LARGE, (0,)),
+    (SecondStageEntry, "legacy-39", _EDU, _PAGE, (0, 1, 2)),
+    (SecondStageEntry, "legacy-snoop", _EDU, _LARGE, (0,)),
 )
-"""Of which unit which entries are swept: how far they are from the end of the way to an address."""
+"""Of which unit and which device's way to an address, which entries are swept: how far they are from the end."""
 
 _DESCRIPTORS: tuple[tuple[type[Layout], Mapping[str, int]], ...] = (
     (ContextCacheInvalidate, {"G": 3}),
@@ -61,19 +63,32 @@ _DESCRIPTORS: tuple[tuple[type[Layout], Mapping[str, int]], ...] = (
     (PasidDeviceTlbInvalidate, {}),
     (PageGroupResponse, {"PP": 1}),
 )
+_LEGACY = (ContextCacheInvalidate, IotlbInvalidate, DeviceTlbInvalidate, IecInvalidate, InvalidationWait)
+"""The types that legacy mode has, too."""
 
 
 def sweeps() -> Iterator[tuple[type[Layout], Configuration]]:
     """Each configuration with the structure that it is about."""
-    for layout, kind, iova, depths in _ENTRIES:
+    for layout, kind, device, iova, depths in _ENTRIES:
         for depth in depths:
             for bits in _chunks(layout.bits):
-                flips = [_flipped(kind, Flip(_EDU, iova, depth, bit)) for bit in bits]
+                flips = [_flipped(kind, Flip(device, iova, depth, bit)) for bit in bits]
                 yield layout, _configuration(kind, [event for events in flips for event in events])
-    for layout, values in _DESCRIPTORS:
-        raw = layout.encode(**values)
+    for layout, raw in _good():
         for bits in _chunks(layout.bits):
             yield layout, _configuration("scalable-rich", [Queue((raw ^ 1 << bit,)) for bit in bits])
+
+
+def good_descriptors() -> Iterator[tuple[type[Layout], Configuration]]:
+    """A descriptor of each type, as both must take it, where the mode has the type."""
+    for layout, raw in _good():
+        yield layout, _configuration("scalable-rich", [Queue((raw,))])
+        if layout in _LEGACY:
+            yield layout, _configuration("legacy", [Queue((raw,))])
+
+
+def _good() -> Iterator[tuple[type[Layout], int]]:
+    return ((layout, layout.encode(**values)) for layout, values in _DESCRIPTORS)
 
 
 def _chunks(bits: int) -> Iterator[range]:
