@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--chunks", type=int, default=1, metavar="N", help="random configurations, 25 each")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes at once")
     parser.add_argument("--sample", type=int, metavar="N", help="so many mutants, the same each time, instead of all")
-    parser.add_argument("--only", default="", metavar="NAME", help="mutants whose name begins so")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="mutants whose names begin so")
     parser.add_argument("--show", action="store_true", help="print each verdict when it comes")
     arguments = parser.parse_args()
     try:
@@ -32,7 +32,7 @@ def main() -> int:
     if failure := in_child(first_failure, (*differential(sorted(layouts), arguments.chunks), *VECTORS)):
         print(f"without any mutant, this fails: {failure}")
         return 1
-    chosen: list[Mutant] = [one for one in in_child(mutants) if str(one).startswith(arguments.only)]
+    chosen: list[Mutant] = [one for one in in_child(mutants) if str(one).startswith(tuple(arguments.only))]
     if arguments.sample is not None:
         chosen = Random("mutants").sample(chosen, min(arguments.sample, len(chosen)))
     verdicts: list[Verdict] = []

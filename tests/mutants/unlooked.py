@@ -21,12 +21,13 @@ _NOT_TOLD = "QEMU's register has 0 there, and in the bit above"
 _NO_CHOICE = "nothing that is compared depends on it"
 _NOT_GIVEN = "the harness never gives the command"
 _STATUS = "the harness does not read it"
+_UPPER = "driver and unit use the names of the lower half for both; these are only decoded"
 _TYPE_HIGH = "a wrong type and a reserved bit stop the queue alike, and the bit above it is a field's"
 
 UNLOOKED: Mapping[str, Mapping[str, str]] = {
+    "ScalableRootEntry": {"UP": _UPPER, "UCTP": _UPPER},
     "PasidEntry": {
         "SSADE": _GATED,
-        "PWSNP": "QEMU walks tables as if all of them were snooped",
         "PGSNP": "QEMU has no caches that it could snoop",
         "CD": _GATED,
         "EMTE": _GATED,
@@ -38,14 +39,11 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "PasidEntryRev3": {ALL: _REVISION_3},
     "FirstStageEntryRev3": {ALL: _REVISION_3},
     "SecondStageEntryRev3": {ALL: _REVISION_3},
-    "DeviceTlbInvalidate": {
-        "TYPE_HIGH": _TYPE_HIGH,
-        "PFSID_HI": "needs ECAP.DIT, which QEMU does not have",
-    },
+    "DeviceTlbInvalidate": {"TYPE_HIGH": _TYPE_HIGH},
     "InvalidationWait": {"PD": "needs ECAP.PDS, which the units that are compared do not have"},
     "PasidDeviceTlbInvalidate": {"TYPE_HIGH": _TYPE_HIGH},
     "PageGroupResponse": {"TYPE_HIGH": _TYPE_HIGH},
-    "PageGroupResponseRev3": {ALL: _REVISION_3},
+    "PageGroupResponseRev3": {"PDP": _REVISION_3},
     "PageRequest": {ALL: _REQUESTS},
     "PageRequestRev3": {ALL: _REVISION_3},
     "PQH": {ALL: _REQUESTS},

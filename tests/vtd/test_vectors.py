@@ -288,6 +288,9 @@ RESERVED: list[tuple[type[Layout], frozenset[str], tuple[int, ...]]] = [
     (FaultRecord, NOTHING, (0xFFF, 0x000000000FFF0000)),
     (RTADDR, NOTHING, (0x3FF,)),
     (IQA, NOTHING, (0x7F8,)),
+    (PQA, NOTHING, (0xFF8,)),
+    (IRTA, NOTHING, (0x7F0,)),
+    (IVA, NOTHING, (0xF80,)),
 ]
 
 
