@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshot of a VM, our reading of it, and where the two differ."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from iommuctl.formats.memory import PAGE, read_word
+from iommuctl.model import Access, Rid, Slot
+from tests.linux.kernel_dump import Domain
+from tests.linux.questions import NO_CONTEXT, NO_PASID, Question, of_device, page_size, without
+from tests.linux.snapshot import Mapping, Snapshot
+from tests.linux.walked import Pages, Tables, Tree
+
+_SHOWN = 20
+
+
+class Comparison:
+    """Compares at once. `counts` tells how much, `differences` and `findings` are sentences; there should be none."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        dump = snapshot.dump
+        self._snapshot = snapshot
+        self._tables = Tables(snapshot.memory, dump.registers, snapshot.haw)
+        self.counts: Counter[str] = Counter(self._tables.counts)
+        self.findings = list(self._tables.findings)
+        self.differences: list[str] = []
+        if dump.root != self._tables.root:
+            self.differences.append(f"the kernel's root table is at {dump.root:#x}, RTADDR's at {self._tables.root:#x}")
+        self._both(dump.devices, self._tables.devices, "the line of a device")
+        self._known = {device.rid for device in dump.devices} | set(self._tables.empty)
+        self.counts["requester ids"] = len(self._known)
+        self.counts["requester ids without any table"] = len(self._tables.empty)
+        self.counts["PASIDs"] = sum(bool(device.pasid) for device in dump.devices)
+        translated = {tree.slot.rid for tree in self._tables.trees}
+        self.counts["requester ids that pass through"] = len(self._known - translated - set(self._tables.empty))
+        self._trees()
+        self._questions()
+        for mapping in snapshot.mappings:
+            self._content(mapping)
+        self._sizes()
+
+    def lines(self) -> list[str]:
+        """Counts, and the first of what is wrong."""
+        wrong = [*self.findings, *self.differences]
+        return [
+            *(f"  {count:6} {name}" for name, count in sorted(self.counts.items())),
+            f"  {len(self.findings):6} findings, {len(self.differences)} differences",
+            *wrong[:_SHOWN],
+            *([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []),
+        ]
+
+    def _both(self, theirs: Iterable[object], ours: Iterable[object], what: str) -> None:
+        """Note what one side has more often than the other."""
+        one, other = Counter(theirs), Counter(ours)
+        self.differences += [f"only the kernel has {what} {item}" for item in (one - other).elements()]
+        self.differences += [f"only the tables have {what} {item}" for item in (other - one).elements()]
+
+    def _trees(self) -> None:
+        domains = dict(self._snapshot.dump.domains)
+        dumped = {domain.root for domain in domains.values()}
+        read: dict[tuple[str, int], Pages] = {}
+        for tree in self._tables.trees:
+            # Devices that share a domain share its tables.
+            name = tree.fmt.name, tree.root
+            if name not in read:
+                read[name] = self._read(tree)
+            if domain := domains.pop(tree.slot, None):
+                self._tree(tree, read[name], domain)
+            elif tree.root in dumped:
+                # The kernel has files for devices; requester ids that a bridge uses for them are none.
+                self.counts["requester ids of bridges, with tables of a device"] += 1
+            else:
+                self.differences.append(f"the kernel prints no page tables of {tree.slot}")
+        self.differences += [f"only the kernel has page tables of {slot}" for slot in domains]
+        self.counts["trees of page tables"] = len(read)
+
+    def _read(self, tree: Tree) -> Pages:
+        pages = self._tables.pages(tree)
+        self.findings += pages.findings
+        self.counts.update(pages.entries)
+        self.counts["table entries that lead to no page, not printed"] += len(pages.hidden)
+        self.differences += [f"the kernel prints no {visit}" for visit in pages.hidden if visit.entry.kind != "table"]
+        return pages
+
+    def _tree(self, tree: Tree, pages: Pages, domain: Domain) -> None:
+        self.counts["printed trees, compared"] += 1
+        self.counts["printed pages, compared"] += len(domain.pages)
+        if tree.root != domain.root:
+            self.differences.append(f"the top table of {tree.slot} is at {tree.root:#x}, not at {domain.root:#x}")
+        self._both(domain.pages, pages.pages, f"{tree.slot}'s page")
+
+    def _questions(self) -> None:
+        for question in self._asked():
+            answer = self._tables.unit.walk(question.slot, question.iova, question.access, privileged=False)
+            self.counts["requests that fault" if question.faults else "requests that are translated"] += 1
+            if difference := question.difference(answer):
+                self.differences.append(difference)
+
+    def _asked(self) -> Iterator[Question]:
+        trees = {tree.slot: tree for tree in self._tables.trees}
+        # By root tables, as bridges' requester ids have no domains of their own.
+        pages = {domain.root: domain.pages for domain in self._snapshot.dump.domains.values()}
+        for device in self._snapshot.dump.devices:
+            if tree := trees.get(Slot(device.rid, device.pasid or None)):
+                yield from of_device(device, pages.get(tree.root, ()), tree.fmt.width)
+            else:
+                yield from of_device(device, (), self._snapshot.haw)
+        yield from (without(Slot(rid), NO_PASID) for rid in self._tables.empty)
+        buses = {rid.bus for rid in self._known}
+        for bus in range(256):
+            # Buses without any device have no context table, so that one requester stands for all of them.
+            for devfn in range(256 if bus in buses else 1):
+                if (rid := Rid(0, bus, devfn >> 3, devfn & 7)) not in self._known:
+                    yield without(Slot(rid), NO_CONTEXT)
+
+    def _content(self, mapping: Mapping) -> None:
+        """A device that reads there must get what the program has written."""
+        access: Access = "r" if "r" in mapping.prot else "w"
+        for at in range(0, mapping.size, PAGE):
+            iova = mapping.iova + at
+            answer = self._tables.unit.walk(mapping.slot, iova, access, privileged=False)
+            self.counts["4 KiB with the content that the program wrote"] += 1
+            found = None if answer.pa is None else read_word(self._snapshot.memory, answer.pa)
+            if found != mapping.mark + at:
+                self.differences.append(f"{mapping.slot} {iova:#x} has {found}, not {mapping.mark + at}: {answer}")
+
+    def _sizes(self) -> None:
+        """What a program's devices translate is what it mapped, and no more."""
+        mapped: Counter[Slot] = Counter()
+        for mapping in self._snapshot.mappings:
+            mapped[mapping.slot] += mapping.size
+        for slot, size in mapped.items():
+            domain = self._snapshot.dump.domains.get(slot)
+            found = sum(map(page_size, domain.pages)) if domain else 0
+            if found != size:
+                self.differences.append(f"{slot} translates {found:#x} bytes, but {size:#x} were mapped")

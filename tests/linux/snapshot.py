@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a VM says about its tables at one instant, and its RAM at that instant."""
+
+import contextlib
+import errno
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from iommuctl.formats.memory import FileMemory, Memory
+from iommuctl.model import Rid, Slot
+from tests.differential.qemu import Installed
+from tests.linux.devices import RAM, ROLES, Mode
+from tests.linux.kernel_dump import Dump, parse
+from tests.linux.vm import Kit, Vm, VmError
+
+_BOOT, _DUMP = 180.0, 60.0
+"""Seconds, on a slow machine."""
+_ATTEMPTS = 10
+_HOST_ADDRESS_WIDTH = 36
+"""Where the DMAR table has the number of host address bits, less one: VT-d 4.1 section 8.1."""
+
+
+class Mapping(NamedTuple):
+    """Memory that a program mapped for a device or one of its PASIDs.
+
+    Page n of it begins with the number `mark` + n * 4096.
+    """
+
+    slot: Slot
+    iova: int
+    size: int
+    prot: str
+    mark: int
+
+
+class Snapshot(NamedTuple):
+    """RAM, the kernel's dump, the host address width, and what was mapped."""
+
+    memory: Memory
+    dump: Dump
+    haw: int
+    mappings: tuple[Mapping, ...]
+
+
+@contextlib.contextmanager
+def take(installed: Installed, kit: Kit, mode: Mode, folder: Path) -> Iterator[Snapshot]:
+    """Boot a VM of that mode and take one; RAM is copied into `folder`. Raises VmError and UnknownLine."""
+    files = {"guest.py": Path(__file__).with_name("guest.py").read_bytes()}
+    command = f"exec python3 -B /mnt/guest.py {shlex.quote(json.dumps(ROLES))}"
+    with Vm(installed, kit, mode.arguments, command, ram=RAM, parameters=mode.parameters, files=files) as vm:
+        dump = _consistent(vm, folder / "ram")
+        haw = (vm.shared / "DMAR").read_bytes()[_HOST_ADDRESS_WIDTH] + 1
+        listed = json.loads((vm.shared / "mappings.json").read_text())
+    mappings = (Mapping(Slot(Rid.parse(one.pop("rid")), one.pop("pasid") or None), **one) for one in listed)
+    with open(folder / "ram", "rb") as ram:
+        yield Snapshot(FileMemory(ram.fileno(), 0, RAM), dump, haw, tuple(mappings))
+
+
+def _consistent(vm: Vm, copy: Path) -> Dump:
+    """Copy RAM, and return the dump that belongs to it.
+
+    Linux goes on while it writes a dump: a device that a driver uses maps and unmaps. RAM is copied between two
+    dumps, while all of the VM stands still; where these agree, they tell what the copy has.
+    """
+    before = parse(vm.wait_for("dump-0", _BOOT))
+    for number in range(_ATTEMPTS):
+        with vm.frozen():
+            _copy(vm.ram, copy)
+        (vm.shared / f"next-{number}").touch()
+        after = parse(vm.wait_for(f"dump-{number + 1}", _DUMP))
+        if after == before:
+            return after
+        before = after
+    raise VmError(f"the kernel's dump changed {_ATTEMPTS} times")
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Copy a file with its holes, of which untouched RAM has many."""
+    with open(source, "rb") as old, open(to, "wb") as new:
+        new.truncate(RAM)
+        at = 0
+        with contextlib.suppress(_End):
+            while at < RAM:
+                at = _seek(old.fileno(), at, os.SEEK_DATA)
+                end = _seek(old.fileno(), at, os.SEEK_HOLE)
+                while at < end:
+                    at += os.copy_file_range(old.fileno(), new.fileno(), end - at, at, at)
+
+
+class _End(Exception):
+    """There is no more data in the file."""
+
+
+def _seek(descriptor: int, at: int, what: int) -> int:
+    try:
+        return os.lseek(descriptor, at, what)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise _End from None
+        raise
