@@ -13,6 +13,7 @@ from iommuctl.errors import IommuError
 from iommuctl.hookspecs import BackendSpec
 from iommuctl.plugins import structures
 from tests.docs.documents import ROOT
+from tests.fidelity import JUDGES, SUBJECTS
 
 
 @cache
@@ -23,7 +24,7 @@ def committed() -> str:
 def test_it_is_what_the_program_says() -> None:
     generated: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["documents"]()
     pages = {f"structures/{path.name}" for path in (ROOT / "docs" / "structures").iterdir()}
-    assert pages | {"reference.md"} == set(generated), "run `python docs/generate.py`"
+    assert pages | {"reference.md", "fidelity.md"} == set(generated), "run `python docs/generate.py`"
     for name, text in generated.items():
         assert (ROOT / "docs" / name).read_text("utf-8") == text, f"run `python docs/generate.py`: {name} differs"
 
@@ -70,3 +71,11 @@ def test_every_structure_has_a_page_that_tells_where_it_is_declared_and_what_is_
         assert f'name="{name}"' in (pages / link[1]).read_text("utf-8")
         for check in layout.checks:
             assert f"\n* {check.field.name} {check.demand}.\n" in page
+
+
+def test_the_judges_of_fidelity_are_there() -> None:
+    """Each subject says by which tests it is held, or what is missing."""
+    for subject in SUBJECTS:
+        assert set(subject.judged) <= set(JUDGES)
+        assert all((ROOT / path).exists() for path in subject.judged.values()), subject.name
+        assert subject.judged or subject.left, subject.name

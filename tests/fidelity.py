@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What judges each part of the VT-d model from outside, and what nothing judges yet: the data of docs/fidelity.md.
+
+Of structures and fault codes it follows from the tests' own tables; of the rest it is written down here.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from iommuctl.formats.bits import Fixed, Layout
+
+VECTORS, QEMU, LINUX = "vectors", "QEMU", "Linux"
+JUDGES: Mapping[str, str] = {
+    VECTORS: "words, walks and faults computed from the specification by hand, which stand in tests as literals",
+    QEMU: "QEMU's VT-d unit over our table bytes and our descriptors, DMA by DMA ([tests/differential]"
+    "(../tests/differential/README.md)); for fields, that a differential test fails where one is moved by a bit "
+    "([tests/mutants](../tests/mutants/README.md))",
+    LINUX: "a second walk: tables that Linux wrote, as its kernel prints them and as our unit reads them "
+    "([tests/linux](../tests/linux/README.md))",
+}
+
+_UNIT, _DIFFERENTIAL, _LINUX = "tests/vtd", "tests/differential", "tests/linux"
+
+
+class Subject(NamedTuple):
+    """A part of the model: by which judge it is held, in which files or folders of tests, and what they leave open."""
+
+    name: str
+    judged: Mapping[str, str]
+    left: str = ""
+
+
+SUBJECTS: tuple[Subject, ...] = (
+    Subject(
+        "walk, legacy mode, 3 and 4 levels",
+        {VECTORS: f"{_UNIT}/test_legacy_walk.py", QEMU: _DIFFERENTIAL, LINUX: _LINUX},
+    ),
+    Subject(
+        "walk, scalable mode, second stage, 3 and 4 levels",
+        {VECTORS: f"{_UNIT}/test_walk.py", QEMU: _DIFFERENTIAL, LINUX: _LINUX},
+    ),
+    Subject(
+        "walk, scalable mode, first stage, 4 levels",
+        {VECTORS: f"{_UNIT}/test_walk.py", QEMU: _DIFFERENTIAL, LINUX: _LINUX},
+    ),
+    Subject("walk, pass-through", {VECTORS: f"{_UNIT}/test_walk.py", QEMU: _DIFFERENTIAL, LINUX: _LINUX}),
+    Subject(
+        "walk, nested",
+        {VECTORS: f"{_UNIT}/test_walk.py"},
+        "QEMU's unit refuses it, and Linux sets it up for a virtual machine only",
+    ),
+    Subject("walk, 5 levels", {VECTORS: f"{_UNIT}/test_walk.py"}, "QEMU's unit has 4 at most"),
+    Subject(
+        "requests with a PASID",
+        {VECTORS: f"{_UNIT}/test_walk.py", LINUX: _LINUX},
+        "no device of QEMU sends one: Linux's tables for them are walked, no DMA goes through them",
+    ),
+    Subject(
+        "RID_PASID, privileged requests",
+        {VECTORS: f"{_UNIT}/test_faults.py"},
+        "QEMU has ECAP.RPS=0 and no privileged requests",
+    ),
+    Subject("pages of 2 MiB", {VECTORS: f"{_UNIT}/test_walk.py", QEMU: _DIFFERENTIAL, LINUX: _LINUX}),
+    Subject(
+        "pages of 1 GiB",
+        {VECTORS: f"{_UNIT}/test_walk.py", QEMU: _DIFFERENTIAL},
+        "the VMs have too little memory for Linux to use one",
+    ),
+    Subject(
+        "accessed and dirty bits of the first stage",
+        {VECTORS: f"{_UNIT}/test_accessed_dirty.py", QEMU: _DIFFERENTIAL},
+    ),
+    Subject(
+        "accessed and dirty bits of the second stage, and when nested",
+        {VECTORS: f"{_UNIT}/test_accessed_dirty.py"},
+        "QEMU's unit has none",
+    ),
+    Subject("fault records, fault processing disable", {VECTORS: f"{_UNIT}/test_faults.py", QEMU: _DIFFERENTIAL}),
+    Subject(
+        "more than one fault record, overflow",
+        {VECTORS: f"{_UNIT}/test_unit.py"},
+        "QEMU has one record, which is read after each fault",
+    ),
+    Subject(
+        "the queue: sizes, wrapping, tail, stop at an error", {VECTORS: f"{_UNIT}/test_queue.py", QEMU: _DIFFERENTIAL}
+    ),
+    Subject(
+        "reasons of queue errors, time-outs of device TLBs",
+        {VECTORS: f"{_UNIT}/test_queue_errors.py"},
+        "QEMU's devices answer at once, and its unit does not tell the reason",
+    ),
+    Subject(
+        "what an IOTLB invalidation takes away",
+        {VECTORS: f"{_UNIT}/test_iotlb.py", QEMU: _DIFFERENTIAL},
+        "QEMU tags by requester, so that entries shared by devices are not compared",
+    ),
+    Subject(
+        "the context cache",
+        {VECTORS: f"{_UNIT}/test_config_caches.py"},
+        "in comparisons with QEMU, context entries change with the invalidation that they need",
+    ),
+    Subject(
+        "PASID, root, directory and paging-structure caches",
+        {VECTORS: f"{_UNIT}/test_config_caches.py"},
+        "QEMU's unit has none of them",
+    ),
+    Subject("device TLBs, translation requests", {VECTORS: f"{_UNIT}/test_ats.py"}, "QEMU's test devices have no ATS"),
+    Subject(
+        "page requests and their responses",
+        {},
+        "they end at admission; requests and responses are encoded and decoded only",
+    ),
+    Subject(
+        "interrupt remapping, posted interrupts",
+        {},
+        "nothing remaps interrupts; the entries are decoded only, and addresses of interrupts refused",
+    ),
+    Subject("abort-DMA mode, fault events, performance monitoring", {}, "the simulated unit has none of them"),
+)
+
+
+def fields_by_qemu(layout: type[Layout]) -> tuple[int, dict[str, str]]:
+    """How many fields of a structure QEMU looks at, and the others with the reason."""
+    from tests.mutants.unlooked import ALL as EVERY
+    from tests.mutants.unlooked import UNLOOKED
+
+    listed = UNLOOKED.get(layout.__name__, {})
+    unlooked = {field.name: listed.get(field.name, listed.get(EVERY, "")) for field in layout.fields}
+    unlooked = {name: why for name, why in unlooked.items() if why}
+    return len(layout.fields) - len(unlooked), unlooked
+
+
+def fields_with_vectors(layout: type[Layout]) -> frozenset[str]:
+    """The fields of a structure that are not zero in some word that was computed by hand."""
+    from tests.vtd.test_registers import REGISTERS
+    from tests.vtd.test_vectors import CAPABILITIES, INTERRUPTS, VECTORS
+
+    rows = [(one, fields) for one, fields, _ in (*VECTORS.values(), *INTERRUPTS, *REGISTERS)]
+    rows += [(one, fields) for one, _, fields in CAPABILITIES]
+    own = [fields for one, fields in rows if one is layout]
+    held = {name for fields in own for name, value in fields.items() if value}
+    always = {field.name for field in layout.fields if isinstance(field, Fixed)} if own else set()
+    return frozenset(held | always)
+
+
+def structures_of_linux() -> frozenset[str]:
+    """The structures that Linux's kernel prints, by their names."""
+    from tests.linux import walked
+
+    found = {one for one in vars(walked).values() if isinstance(one, type) and issubclass(one, Layout)}
+    paging = {"vtd.first-stage-entry", "vtd.second-stage-entry"}
+    return frozenset({one.name for one in found if one is not Layout and one.name != "vtd.rtaddr"} | paging)
+
+
+def codes_with_vectors() -> frozenset[int]:
+    """The fault codes that hand-written entries lead to."""
+    from tests.vtd.fault_cases import CASES, UPDATES
+    from tests.vtd.test_legacy_walk import CASES as LEGACY
+    from tests.vtd.test_request_kinds import PAGE_CASES
+
+    tables = (CASES.values(), LEGACY, UPDATES.values(), PAGE_CASES.values())
+    return frozenset(case.code for table in tables for case in table)
