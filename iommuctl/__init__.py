@@ -4,7 +4,7 @@
 `from iommuctl import Iommu` is the library; importing the package itself loads nothing.
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # Type checkers take it for typing's, which would take longer to import than a completion runs.
 
 if TYPE_CHECKING:
     from iommuctl.iommu import Iommu
@@ -13,7 +13,7 @@ __all__ = ["Iommu", "__version__"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "Iommu":
         from iommuctl.iommu import Iommu
 

@@ -76,6 +76,9 @@ class Rows(Protocol):
     """What a backend keeps between two commands: values (anything JSON holds) by kind and key.
 
     Keys of a kind are strings and are kept in their order.
+
+    One kind has a meaning beyond its backend: the keys of `NAME.device`, with the backend's NAME, are RIDs as `str(Rid)`
+    writes them. Completion offers them without asking the backend; of a backend without such rows, the RIDs in use.
     """
 
     def get(self, kind: str, key: str) -> Any:

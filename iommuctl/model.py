@@ -4,12 +4,12 @@
 All of them are plain immutable values. Addresses and sizes are integers in bytes.
 """
 
-import re
 from collections.abc import Mapping as MappingABC
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from iommuctl.errors import BadRid
+from iommuctl.spelling import RID
 
 if TYPE_CHECKING:
     from iommuctl.formats.bits import Layout
@@ -20,8 +20,6 @@ Access = Literal["r", "w", "x"]
 RequestKind = Literal["untranslated", "translation", "translated"]
 """What a device sends: an address for the unit to translate; with ATS a question for the translation, and then an
 address that it was told."""
-
-_RID = re.compile(r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])", re.ASCII)
 
 
 class Rid(NamedTuple):
@@ -35,7 +33,7 @@ class Rid(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Rid":
         """Read `0000:00:01.0`, or `00:01.0` for segment 0. Raises BadRid."""
-        match = _RID.fullmatch(text)
+        match = RID.fullmatch(text)
         numbers = [int(part or "0", 16) for part in match.groups()] if match else []
         if not numbers or numbers[2] > 0x1F:
             raise BadRid(

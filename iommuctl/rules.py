@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checks of the generic layer that need no rows: numbers, ranges, names, PASIDs."""
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -19,17 +18,17 @@ from iommuctl.errors import (
     ZeroSize,
 )
 from iommuctl.model import MAX_ADDRESS, Device
+from iommuctl.spelling import NAME
 
 if TYPE_CHECKING:
     from iommuctl.formats.radix import Format
 
 PROTS = ("r", "w", "rw", "rx", "rwx")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,62}", re.ASCII)
 
 
 def check_name(name: str) -> None:
     """Names are typed at a shell and stand in ranges (`MEM+OFFSET`) and selectors (`id:N`)."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise Usage(
             f"{name!r} cannot be a name",
             because="a name has up to 63 letters, digits, and . _ @ -, and begins with a letter, a digit or _",

@@ -13,7 +13,8 @@ from iommuctl.errors import InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsup
 from iommuctl.model import Command, Device, IommuUnit, MemoryWrite, Rid
 from iommuctl.requests import Settled, SetupRequest
 from iommuctl.state.books import Books
-from iommuctl.state.store import Store, default_folder
+from iommuctl.state.folder import default_folder
+from iommuctl.state.store import Store
 from iommuctl.state.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Session:
         self.dry_run = False
         """Whether changing calls are carried out and then forgotten, for a look at `last`."""
         self.last = Outcome()
-        self._store = Store(Path(state) if state is not None else default_folder())
+        self._store = Store(Path(state if state is not None else default_folder()))
         self._wanted = backend
         self._manager: tuple[str, pluggy.PluginManager] | None = None
         self._shared: Operation | None = None

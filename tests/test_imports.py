@@ -16,13 +16,13 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
-    {"errors", "model", "numbers", "capabilities", "formats", "iommufd"},
+    {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "spelling"},
     {"architecture", "hookspecs", "requests"},
     {"plugins"},
     {"state"},
     {"iommu", "objects", "pgtables", "simulation", "session", "first_use", "labels", "rules", "accounts", "guest"},
     {"plan", "inspect"},
-    {"cli"},
+    {"cli", "complete"},
     {"__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

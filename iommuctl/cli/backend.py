@@ -51,7 +51,7 @@ def list_(ctx: typer.Context, brief: Brief = False) -> None:
 @app.command("show")
 def show(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `backend list`.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="BACKEND", help="A name of `backend list`.", show_default=False)],
 ) -> None:
     """Show what a backend declares: what it can do, and its limits.
 

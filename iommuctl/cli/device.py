@@ -8,7 +8,7 @@ import typer
 from iommuctl import numbers
 from iommuctl.cli import topology
 from iommuctl.cli.command import module_app
-from iommuctl.cli.params import Brief, Force, RidText
+from iommuctl.cli.params import Brief, Force, NewRid, RidText
 from iommuctl.cli.render import Column, Node
 from iommuctl.cli.session import session_of
 from iommuctl.model import Device
@@ -28,7 +28,7 @@ app = module_app("Devices: what uses I/O page tables.", EXAMPLES)
 @app.command("add")
 def add(
     ctx: typer.Context,
-    rid: RidText,
+    rid: NewRid,
     ats: Annotated[bool, typer.Option("--ats", help="It has ATS: it caches translations itself.")] = False,
     pri: Annotated[bool, typer.Option("--pri", help="It has PRI: it can ask for pages.")] = False,
     pasid_bits: Annotated[

@@ -26,7 +26,7 @@ app = module_app("Named memory, for mappings.", EXAMPLES)
 @app.command("create")
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="MEM", help="Name of the new memory.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new memory.", show_default=False)],
     *,
     size: Size,
     path: Annotated[

@@ -66,7 +66,7 @@ GLOBAL_OPTIONS = (
     _flag("-j", "--json", help_text="Print one JSON document; errors too, on stderr."),
     _flag("--dry-run", help_text="Change nothing; show the table words and the commands that would be written."),
     _flag("--quiet", help_text="Print no text when a change succeeds; -j still prints its document."),
-    _value("backend", "NAME", "Backend of a new state folder (see `backend list`)."),
+    _value("backend", "BACKEND", "Backend of a new state folder (see `backend list`)."),
     _value("state", "DIR", "State folder; default $IOMMUCTL_STATE."),
     _value("color", "|".join(COLORS), "Colour the output.", _color),
 )

@@ -41,7 +41,7 @@ def init(
     ctx: typer.Context,
     arch: Annotated[
         str | None,
-        typer.Option("--arch", metavar="A", help="Architecture of its IOMMU; default vtd.", show_default=False),
+        typer.Option("--arch", metavar="ARCH", help="Architecture of its IOMMU; default vtd.", show_default=False),
     ] = None,
     ram: Annotated[
         str | None, typer.Option("--ram", metavar="A+S", help="Where its RAM is.", show_default=False)

@@ -38,7 +38,9 @@ def attach(
     *,
     pasid: Annotated[
         str | None,
-        typer.Option("--pasid", metavar="N|auto", help="PASID of the slot; auto takes a free one.", show_default=False),
+        typer.Option(
+            "--pasid", metavar="PASID|auto", help="PASID of the slot; auto takes a free one.", show_default=False
+        ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace what the slot holds, in one step.")] = False,
     label: Label = None,
@@ -85,7 +87,7 @@ def bind_pgtable(
     ] = None,
     pgtable: Annotated[
         str | None,
-        typer.Option("--pgtable", metavar="NAME", help="One of `pgtable list`.", show_default=False),
+        typer.Option("--pgtable", metavar="PGTABLE", help="One of `pgtable list`.", show_default=False),
     ] = None,
     format_: Format = None,
     cd_pool: Annotated[
@@ -142,7 +144,7 @@ def invalidate(
     ] = None,
     pasid: Annotated[
         int | None,
-        typer.Option("--pasid", metavar="N", parser=numbers.number, help="Only this PASID.", show_default=False),
+        typer.Option("--pasid", metavar="PASID", parser=numbers.number, help="Only this PASID.", show_default=False),
     ] = None,
     iova: Annotated[
         int | None,

@@ -3,8 +3,6 @@
 
 import sqlite3
 
-from iommuctl.errors import StateDamaged, StateNewer
-
 APPLICATION_ID = 0x696F6D6D  # "iomm"
 VERSION = 1
 
@@ -51,14 +49,23 @@ CREATE TABLE backend_row (
 """
 
 
+def marks(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Which program the database belongs to, and the version of its tables: APPLICATION_ID and VERSION for ours."""
+    application, version = (
+        connection.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")
+    )
+    return application, version
+
+
 def recognise(connection: sqlite3.Connection, path: str) -> bool:
     """Whether the database holds our tables; False for a new, empty one.
 
     Raises StateDamaged for a file of somebody else's, StateNewer for one of a later version.
     """
-    application, version = (
-        connection.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")
-    )
+    # Only here: completion reads the marks, and needs no errors.
+    from iommuctl.errors import StateDamaged, StateNewer
+
+    application, version = marks(connection)
     if (application, version) == (0, 0) and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
         return False
     if application != APPLICATION_ID:

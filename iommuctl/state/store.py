@@ -21,15 +21,6 @@ from iommuctl.state.transaction import Transaction
 BUSY_SECONDS = 60
 
 
-def default_folder() -> Path:
-    """`$IOMMUCTL_STATE`, else /var/lib/iommuctl for root, else the XDG state folder."""
-    if named := os.environ.get("IOMMUCTL_STATE"):
-        return Path(named)
-    if os.geteuid() == 0:
-        return Path("/var/lib/iommuctl")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "iommuctl"
-
-
 class Store:
     """A state folder. Nothing is created before the first change."""
 

@@ -16,7 +16,8 @@ from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, S
 from iommuctl.formats.memory import PAGE
 from iommuctl.iommu import Iommu
 from iommuctl.requests import MemoryPlan
-from iommuctl.state.store import Store, default_folder
+from iommuctl.state.folder import default_folder
+from iommuctl.state.store import Store
 from iommuctl.state.transaction import around
 
 PLAN = MemoryPlan((0x1000, 16 * PAGE), (0x1000 + 8 * PAGE, 8 * PAGE))
@@ -371,13 +372,13 @@ def test_errors_of_the_file_system(ready: Store, number: int, error: type[IommuE
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IOMMUCTL_STATE", str(tmp_path / "named"))
-    assert default_folder() == tmp_path / "named"
+    assert Path(default_folder()) == tmp_path / "named"
     monkeypatch.delenv("IOMMUCTL_STATE")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert default_folder() == Path("/var/lib/iommuctl")
+    assert default_folder() == "/var/lib/iommuctl"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
-    assert default_folder() == tmp_path / "xdg/iommuctl"
+    assert Path(default_folder()) == tmp_path / "xdg/iommuctl"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".local/state/iommuctl"
+    assert Path(default_folder()) == tmp_path / ".local/state/iommuctl"
