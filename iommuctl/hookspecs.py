@@ -77,8 +77,8 @@ class Rows(Protocol):
 
     Keys of a kind are strings and are kept in their order.
 
-    One kind has a meaning beyond its backend: the keys of `NAME.device`, with the backend's NAME, are RIDs as `str(Rid)`
-    writes them. Completion offers them without asking the backend; of a backend without such rows, the RIDs in use.
+    One kind has a meaning beyond its backend: the keys of `NAME.device`, by the name of the backend, are RIDs as `str`
+    writes them. Completion offers them and asks no backend; where there are no such rows, it offers the RIDs in use.
     """
 
     def get(self, kind: str, key: str) -> Any:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backend": ("backend", "Backends: what can drive an IOMMU here"),
     "sim": ("sim", "The simulated machine: DMA at will, memory, registers"),
     "demo": ("demo", "See it work on a simulated machine"),
+    "completion": ("completion", "Completion for bash, zsh and fish"),
 }
 
 HELP = """Look at and change Linux I/O page tables.
