@@ -258,9 +258,9 @@ _iommuctl() {
         __iommuctl_options
     fi
 
-    # Readline replaces what stands behind the last character that it cuts at, unless that is quoted.
+    # Readline replaces what stands behind the last character that it cuts at, unless that is quoted; an @ it replaces.
     local breaks=${COMP_WORDBREAKS//[^:=@]/} held=''
-    [[ -n $breaks && -z $quoted ]] && held=${before}${current} && held=${held%"${held##*["$breaks"]}"}
+    [[ -n $breaks && -z $quoted ]] && held=$before$current && held=${held%"${held##*["$breaks"]}"} && held=${held%@}
     COMPREPLY=()
     for word in "${found[@]}"; do
         [[ $word == "$current"* ]] && word=$before$word && COMPREPLY+=("${word#"$held"}")
