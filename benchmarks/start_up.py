@@ -38,9 +38,11 @@ class Shell:
 
     def python(self, *arguments: str, text: str = "") -> None:
         """Run Python with these arguments and this standard input. Raises CalledProcessError when it fails."""
-        subprocess.run(
-            [sys.executable, *arguments], env=self.environment, check=True, capture_output=True, input=text.encode()
-        )
+        self.run(sys.executable, *arguments, text=text)
+
+    def run(self, *command: str, text: str = "") -> None:
+        """Run a command with this standard input. Raises CalledProcessError when it fails."""
+        subprocess.run(command, env=self.environment, check=True, capture_output=True, input=text.encode())
 
     def iommuctl(self, *arguments: str, text: str = "") -> None:
         """Run a command line as the installed script does."""
@@ -119,6 +121,12 @@ def main() -> None:
             "domain create : import typer", 1.8, pairs,
             ours=lambda: shell.iommuctl("domain", "create", "new"), theirs=typer,
             undo=lambda: shell.iommuctl("domain", "destroy", "new"),
+        )  # fmt: skip
+        # The script that pip made is what a shell starts at TAB.
+        installed = os.path.join(os.path.dirname(sys.executable), "iommuctl")
+        compare(
+            "completion of domains : pass", 2.5, pairs,
+            ours=lambda: shell.run(installed, "__complete", "DOMAIN"), theirs=lambda: shell.python("-c", "pass"),
         )  # fmt: skip
         extent = ("--iova", "4G", "--size", "1G")
         compare(
