@@ -206,6 +206,11 @@ __iommuctl_known() { # METAVAR
 # -- end --
 
 _iommuctl() {
+    if [[ ${COMP_WORDS[COMP_CWORD - 1]} == *[\<\>]* ]]; then
+        compopt -o default
+        return
+    fi
+
     local IFS=$' \t\n' line=${COMP_LINE:0:COMP_POINT} gap piece
     local -a line_words=() verbs=() takes=() opts=() found=()
     # Words as the shell will have them. Readline also cuts at `:`, `=` and `@`, which RIDs, options and names have.

@@ -257,7 +257,7 @@ end
 function __iommuctl_words
     set -l tokens (commandline -opc)
     set -l current (commandline -ct)
-    while string match -qr '^\w+=' -- $tokens[1]
+    while string match -qr '^\w+=' -- "$tokens[1]"
         set -e tokens[1]
     end
     set -l program (string replace -r '^~/' "$HOME/" -- $tokens[1])
@@ -278,7 +278,7 @@ function __iommuctl_words
             __iommuctl_given $word
         else if test "$word" = -- -a -z "$literal"
             set literal yes
-        else if string match -q -- '-?*' $word; and test -z "$literal"
+        else if string match -qr '^-.' -- $word; and test -z "$literal"
             set -l parts (string split -m 1 = -- $word)
             __iommuctl_option $parts[1]; or return
             if test -n "$option" -a (count $parts) -eq 2
@@ -293,7 +293,7 @@ function __iommuctl_words
         end
     end
 
-    set -l parts (string split -m 1 = -- $current)
+    set -l parts (string split -m 1 = -- "$current")
     if test -n "$option"
         __iommuctl_values "$spec" '' $current
     else if string match -q -- '--*=*' $current; and test -z "$literal"

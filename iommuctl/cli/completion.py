@@ -15,9 +15,10 @@ EXAMPLES = """
 # for the shell that $SHELL names, or for another one
 iommuctl completion install
 iommuctl completion install --shell zsh
-# for this shell only
-source <(iommuctl completion bash)
-source <(iommuctl completion zsh)
+# for everybody on this machine
+iommuctl completion bash | sudo tee /usr/local/share/bash-completion/completions/iommuctl >/dev/null
+iommuctl completion zsh | sudo tee /usr/local/share/zsh/site-functions/_iommuctl >/dev/null
+# for this shell only; in bash, source <(iommuctl completion bash), and in zsh alike
 iommuctl completion fish | source
 """
 

@@ -32,7 +32,7 @@ _SHOW, _CLEAR, _TAB = "\x07", "\x19", "\t"
 _LINE = re.compile(rb"LINE<(.*?)>END", re.DOTALL)
 _CONTROL = re.compile(r"\x1b(?:\[[0-9;?>=]*[A-Za-z]|\][^\x07]*\x07|[()][A-Z0-9]|[=>A-Z])|[\r\x07\x08\x0f]")
 
-# What makes each shell plain, loads the script and binds the key that shows the line.
+# What makes each shell plain, has it load the script, and binds the keys.
 PREPARE = {
     "bash": r"""
 bind 'set show-all-if-ambiguous on'; bind 'set page-completions off'; bind 'set completion-query-items 0'
@@ -42,13 +42,13 @@ bind -x '"\C-g": show'; bind '"\C-y": unix-line-discard'
 source '{script}'
 """,
     "zsh": r"""
-autoload -Uz compinit; compinit -D; unsetopt prompt_cr prompt_sp beep list_ambiguous; LISTMAX=0
-source '{script}'
+fpath+=('{folder}'); autoload -Uz compinit; compinit -u -D
+unsetopt prompt_cr prompt_sp beep list_ambiguous; LISTMAX=0
 show() { print -r -- "LINE<$BUFFER>END" >$TTY }
 zle -N show; bindkey -e; bindkey '^G' show; bindkey '^Y' kill-whole-line
 """,
     "fish": r"""
-function fish_prompt; echo 'READY> '; end
+function fish_prompt; echo '> '; end
 function show; printf '\nLINE<%s>END\n' (commandline); end
 bind \cg show; bind \cy 'commandline ""'
 source '{script}'
@@ -86,9 +86,9 @@ class Shell:
         self._control = control
         self._unread = b""
         setup = Path(environment["HOME"]) / f"setup.{name}"
-        setup.write_text(PREPARE[name].replace("{script}", str(script)), "utf-8")
-        self._send(f". {setup}; echo LINE'<'setup'>'END\r")
-        self._until_line()
+        text = PREPARE[name].replace("{script}", str(script)).replace("{folder}", str(script.parent))
+        setup.write_text(text, "utf-8")
+        self.run(f". {setup}")
 
     def close(self) -> None:
         """End the shell."""
@@ -96,11 +96,16 @@ class Shell:
         self.process.wait()
         os.close(self._control)
 
-    def tab(self, line: str, times: int = 1) -> Answer:
+    def run(self, command: str) -> None:
+        """Have the shell carry out a command."""
+        self._send(f"{command}; echo LINE'<'done'>'END\r")
+        assert self._until_line().line == "done"
+
+    def tab(self, line: str) -> Answer:
         """Type the line, then press TAB."""
         self._send(_CLEAR + _SHOW)
         assert not self._until_line().line
-        self._send(line + _TAB * times + _SHOW)
+        self._send(line + _TAB + _SHOW)
         return self._until_line()
 
     def _send(self, keys: str) -> None:

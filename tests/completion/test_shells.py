@@ -10,7 +10,7 @@ from iommuctl import Iommu
 from iommuctl.cli.app import COMMANDS
 from iommuctl.plugins import structures
 from tests.completion.conftest import FAR, RID1, RID2, Folders
-from tests.completion.shells import Shell
+from tests.completion.shells import ROOT, SCRIPTS, Shell
 
 OTHER = "~/my\\ other"
 
@@ -68,6 +68,7 @@ OTHER = "~/my\\ other"
         # Files and folders
         ("batch comm", "batch commands.txt "),
         ("--state fold", "--state folder/"),
+        ("domain list > comm", "domain list > commands.txt "),
         # What is not known, or not given yet, or new, is left as it is
         ("nonsense d", "nonsense d"),
         ("domain show --nonsense d", "domain show --nonsense d"),
@@ -107,6 +108,14 @@ def test_what_is_offered(shell: Shell, typed: str, offered: set[str], not_offere
     listed = shell.tab(f"iommuctl {typed}").listed - set(typed.split())
     assert offered - listed == set()
     assert not_offered & listed == set()
+
+
+def test_a_script_that_is_sourced(shell: Shell) -> None:
+    """As for one shell only; at the start, zsh found the script in its $fpath."""
+    if shell.name == "zsh":
+        shell.run("compdef -d iommuctl; unfunction _iommuctl")
+    shell.run(f"source {ROOT / 'completions' / SCRIPTS[shell.name]}")
+    assert shell.tab("iommuctl domain show _").line == "iommuctl domain show _low "
 
 
 def test_a_program_that_is_typed_with_its_path(shell: Shell, folders: Folders) -> None:
