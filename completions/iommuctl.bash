@@ -8,7 +8,7 @@ __iommuctl_command() { # PATH
     verbs=() takes=() opts=()
     case $1 in
     '')
-        verbs=(device domain memory pgtable attach detach bind-pgtable unbind-pgtable invalidate topology translate table check batch unit backend sim demo completion)
+        verbs=(device domain memory pgtable attach detach bind-pgtable unbind-pgtable invalidate topology translate table check plan apply export recover batch unit backend sim demo completion)
         opts=(--version)
         ;;
     device)
@@ -134,8 +134,21 @@ __iommuctl_command() { # PATH
         ;;
     check)
         ;;
+    plan)
+        takes=(FILE)
+        opts=(--prune '--out=FILE' --detailed-exitcode)
+        ;;
+    apply)
+        takes=(FILE)
+        opts=(--prune --keep-going)
+        ;;
+    export)
+        ;;
+    recover)
+        ;;
     batch)
         takes=(FILE)
+        opts=(--atomic --keep-going)
         ;;
     unit)
         verbs=(list show)

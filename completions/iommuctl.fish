@@ -22,6 +22,10 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a verbs translate 'Walk the tables: where would this address go?'
             set -a verbs table 'Hardware structures, and tables entry by entry'
             set -a verbs check 'Compare the tables with what they should hold'
+            set -a verbs plan 'Show what `apply` would do, and why'
+            set -a verbs apply 'Make the state what a document says: all of it, or nothing when a part fails'
+            set -a verbs export 'Print the state as a document that `apply` takes: TOML, or JSON with -j'
+            set -a verbs recover 'Build again what was lost: damaged tables of a simulated machine'
             set -a verbs batch 'Run many commands in one process'
             set -a verbs unit 'IOMMU units: what each can do, and is doing'
             set -a verbs backend 'Backends: what can drive an IOMMU here'
@@ -172,8 +176,21 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
         case 'table dump'
             set takes 'DOMAIN|PGTABLE|RID'
         case check
+        case plan
+            set takes FILE
+            set -a opts --prune 'Remove what the document does not name.'
+            set -a opts '--out=FILE' 'Write the plan to a file, for `apply`.'
+            set -a opts --detailed-exitcode 'Exit with 6 when there is something to do.'
+        case apply
+            set takes FILE
+            set -a opts --prune 'Remove what the document does not name.'
+            set -a opts --keep-going 'Do what can be done, where else one failure undoes all.'
+        case export
+        case recover
         case batch
             set takes FILE
+            set -a opts --atomic 'All lines take effect together, or none of them.'
+            set -a opts --keep-going 'Go on after a line that fails.'
         case unit
             set -a verbs list 'List the IOMMU units of the machine'
             set -a verbs show 'Show a unit: its capabilities and its state in words, then its registers'

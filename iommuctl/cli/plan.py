@@ -54,7 +54,7 @@ def plan_(
     prune: Prune = False,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="P", help="Write the plan to a file, for `apply`.", show_default=False),
+        typer.Option("--out", metavar="FILE", help="Write the plan to a file, for `apply`.", show_default=False),
     ] = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 6 when there is something to do.")
