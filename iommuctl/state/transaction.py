@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Set
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,12 @@ from iommuctl.errors import StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
-from iommuctl.state.extents import Extents, Freed, create_pool, settle
-from iommuctl.state.rows import SqlRows
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
+    from iommuctl.state.extents import Extents, Freed
     from iommuctl.state.overlay import Overlay
+    from iommuctl.state.rows import SqlRows
 
 
 class Transaction:
@@ -27,7 +28,6 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int]) -> None:
         self.connection = connection
-        self.rows = SqlRows(connection)
         self.commands: list[Command] = []
         self.warnings: list[str] = []
         self.writes: tuple[MemoryWrite, ...] = ()
@@ -39,7 +39,13 @@ class Transaction:
         self._meta: dict[str, Any] | None = None
         self._new_memory: Path | None = None
 
-    # What a backend sees.
+    # What a backend sees. A command that reads the core's rows imports nothing of it.
+
+    @cached_property
+    def rows(self) -> "SqlRows":
+        from iommuctl.state.rows import SqlRows
+
+        return SqlRows(self.connection)
 
     @property
     def memory(self) -> TableMemory:
@@ -62,7 +68,6 @@ class Transaction:
     @property
     def overlay(self) -> "Overlay":
         if self._overlay is None:
-            # Rows can be read without it.
             from iommuctl.state.overlay import Overlay
 
             plan = self.memory_plan()
@@ -113,12 +118,16 @@ class Transaction:
             if self.connection.in_transaction:
                 self.connection.execute("RELEASE step")
 
-    def pool(self, name: str) -> Extents:
+    def pool(self, name: str) -> "Extents":
         """The allocator of a pool; all of a transaction share one, so that freed pages stay aside."""
+        from iommuctl.state.extents import Extents
+
         return Extents(self.connection, name, self._freed)
 
     def create_pool(self, name: str, address: int, size: int) -> None:
         """A new pool of whole pages."""
+        from iommuctl.state.extents import create_pool
+
         self._made_pools.add(name)
         create_pool(self.connection, name, address, size)
 
@@ -183,6 +192,8 @@ class Transaction:
             raise
         finally:
             os.close(descriptor)
+        from iommuctl.state.extents import create_pool
+
         self.set_meta("memory", plan)
         create_pool(self.connection, "tables", *plan.tables)
         for start, size in around(plan):
@@ -228,6 +239,8 @@ class Transaction:
 
     def prepare(self) -> None:
         """Everything that must be done before the commit."""
+        from iommuctl.state.extents import settle
+
         settle(self.connection, self._freed)
         if self._overlay:
             self._overlay.write_fresh()
