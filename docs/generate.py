@@ -5,14 +5,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from inspect import cleandoc, getfile
 from pathlib import Path
-from typing import Any
 
 from iommuctl import errors
 from iommuctl.cli import failure
-from iommuctl.cli.app import root
-from iommuctl.cli.options import GLOBAL_OPTIONS
 from iommuctl.cli.render import field_list
-from iommuctl.cli.session import Session
 from iommuctl.errors import IommuError
 from iommuctl.formats.bits import Field, Fixed, Layout, bit_names
 from iommuctl.hookspecs import API_VERSION, BackendSpec
@@ -23,7 +19,9 @@ MANY_VALUES = 16
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
+from docs.commands import global_options, nouns  # noqa: E402
 from docs.fidelity import fidelity  # noqa: E402
+from docs.man import manual_pages  # noqa: E402
 from docs.markdown import listing, table  # noqa: E402
 
 HEAD = """# Reference
@@ -42,34 +40,15 @@ def commands() -> Iterator[str]:
     """Every command: how it is called, what it does, what it takes."""
     yield "## Commands"
     yield "Options that all commands take, before the command or after it:"
-    context = root().make_context("iommuctl", ["--quiet"], obj=Session(), resilient_parsing=True)
-    yield listing(help_record(param, context) for param in GLOBAL_OPTIONS)
-    for name in root().list_commands(context):
-        yield from command(root().get_command(context, name), f"iommuctl {name}", context)
-
-
-def command(found: Any, path: str, parent: Any) -> Iterator[str]:
-    """One command, or all of a noun's."""
-    context = type(parent)(found, info_name=path, parent=None, obj=Session())
-    words = path.split()[1:]
-    if len(words) == 1:
-        yield f"### {words[0]}"
-    if hasattr(found, "list_commands"):
-        yield cleandoc(found.help or "")
-        for name in found.list_commands(context):
-            yield from command(found.get_command(context, name), f"{path} {name}", context)
-        return
-    pieces = " ".join(found.collect_usage_pieces(context)).removesuffix("[OPTIONS]").strip()
-    yield f"`{path} {pieces}`".replace(" `", "`") + "\\\n" + first_paragraph(found.help)
-    options = [param for param in found.params if param not in GLOBAL_OPTIONS and param.param_type_name == "option"]
-    if options:
-        yield listing(help_record(param, context) for param in options)
-
-
-def help_record(param: Any, context: Any) -> tuple[str, str]:
-    """An option as it is spelt, and what it does."""
-    spelling, text = param.get_help_record(context)
-    return spelling, text.removesuffix("[required]").strip().replace("  [", " [")
+    yield listing(global_options())
+    for noun in nouns():
+        yield f"### {noun.name}"
+        if noun.text:
+            yield noun.text
+        for command in noun.commands:
+            yield f"`{command.usage}`\\\n{first_paragraph(command.text)}"
+            if command.options:
+                yield listing(command.options)
 
 
 def error_ids() -> Iterator[str]:
@@ -212,15 +191,15 @@ def worked_examples() -> dict[type[Layout], str]:
 def documents() -> dict[str, str]:
     """Everything that is generated, by its place in this folder."""
     examples = worked_examples()
-    return {"reference.md": reference(), "fidelity.md": fidelity()} | {
-        f"structures/{layout.name}.md": page(layout, examples) for layout in layouts()
-    }
+    pages = {f"structures/{layout.name}.md": page(layout, examples) for layout in layouts()}
+    return {"reference.md": reference(), "fidelity.md": fidelity(), **pages, **manual_pages(error_classes())}
 
 
 if __name__ == "__main__":
     generated = documents()
-    for old in DOCS.glob("structures/*.md"):
-        old.unlink()
-    (DOCS / "structures").mkdir(exist_ok=True)
+    for folder in ("structures", "man"):
+        (DOCS / folder).mkdir(exist_ok=True)
+        for old in (DOCS / folder).iterdir():
+            old.unlink()
     for name, text in generated.items():
         (DOCS / name).write_text(text, "utf-8")
