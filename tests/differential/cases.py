@@ -103,6 +103,10 @@ AGREED: Mapping[str, Configuration] = {
     "another domain of first stages is invalidated": _configuration(
         "first-stage", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=FIRST_DID + 1),)), _R
     ),
+    # The entry of the third level points to a table at 0x202000; it becomes a page at 0.
+    "a page of 1 GiB in a first stage": _configuration(
+        "first-stage", Flip(_EDU, _PAGE, 2, 21), Flip(_EDU, _PAGE, 1, 13), Flip(_EDU, _PAGE, 1, 7), _R
+    ),
     "a PASID is invalidated": _configuration(
         "first-stage", _R, Clear(_EDU, _PAGE), Queue((PasidIotlbInvalidate.encode(G=2, DID=FIRST_DID),)), _R
     ),

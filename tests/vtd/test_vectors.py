@@ -373,7 +373,30 @@ def test_interrupt_remapping(layout: type[Layout], fields: dict[str, int], words
     test_decode(layout, fields, words)
 
 
+# By position, out of the tables of sections 11.4.2 and 11.4.3.
+CAPABILITY_BITS: dict[type[Layout], dict[int, str]] = {
+    CAP: {
+        3: "AFL", 4: "RWBF", 5: "PLMR", 6: "PHMR", 7: "CM", 22: "ZLR", 39: "PSI", 54: "DWD", 55: "DRD", 56: "FS1GP",
+        59: "PI", 60: "FS5LP", 61: "ECMDS", 62: "ESIRTPS", 63: "ESRTPS",
+    },
+    ECAP: {
+        0: "C", 1: "QI", 2: "DT", 3: "IR", 4: "EIM", 6: "PT", 7: "SC", 25: "MTS", 26: "NEST", 29: "PRS", 30: "ERS",
+        31: "SRS", 33: "NWFS", 34: "EAFS", 40: "PASID", 41: "DIT", 42: "PDS", 43: "SMTS", 44: "VCS", 45: "SSADS",
+        46: "SSTS", 47: "FSTS", 48: "SMPWCS", 49: "RPS", 50: "TDXIO", 51: "PMS", 52: "ADMS", 53: "RPRIVS", 55: "HPTS",
+        56: "PTRS", 57: "PBDS", 58: "SMS",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", CAPABILITY_BITS)
+def test_capability_bits(layout: type[Layout]) -> None:
+    found = {bit: [name for name, value in layout.decode(1 << bit).items() if value] for bit in CAPABILITY_BITS[layout]}
+    assert found == {bit: [name] for bit, name in CAPABILITY_BITS[layout].items()}
+    assert set(CAPABILITY_BITS[layout].values()) == {field.name for field in layout.fields if field.width == 1}
+
+
 CAPABILITIES: list[tuple[type[Layout], int, dict[str, int]]] = [
+    (CAP, 0x0000070000000000, {"NFR": 7}),
     (
         CAP,
         0x00D2008C222F0606,
