@@ -20,6 +20,8 @@ _OTHER = 2
 _PAGE, _READ_ONLY, _HOLE, _LARGE, _HIGHER = 0, 0x1000, 0x2000, 0x20_0000, 1 << 29
 """Addresses of pages of three kinds, of a page that is large where such pages are allowed, and far away from them."""
 _W, _R = Dma(_EDU, "w", _PAGE, 8), Dma(_EDU, "r", _PAGE, 8)
+_WAITS = 0x1200_0800
+"""Where a wait writes."""
 _HIGH = 50
 """A bit beyond the host's addresses."""
 
@@ -44,7 +46,8 @@ _INTERRUPTS = Range(_LARGE, 0x20_0000, 0xFEE0_0000, "rw")
 CASES: Mapping[str, Configuration] = {
     # Bit 4 of a scalable-mode context entry is PRE.
     "context-gates": _configuration("scalable-39", Flip(_EDU, _PAGE, 5, 4), _W),
-    "pasid-reserved": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 10), _W),
+    # A bit that is always reserved, and SSADE, which is without ECAP.SSADS.
+    "pasid-reserved": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 10), Flip(_EDU, _PAGE, 0, 9), _W),
     "pasid-pointers": _configuration("scalable-39", Flip(_EDU, _PAGE, 3, 128 + _HIGH), _W),
     "updates-unsnooped": _configuration("first-stage", _W, used=False),
     "both-root-halves": _configuration("scalable-39", Flip(_EDU, _PAGE, 6, 64 + 5), _W),
@@ -102,6 +105,9 @@ AGREED: Mapping[str, Configuration] = {
     ),
     "another domain of first stages is invalidated": _configuration(
         "first-stage", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=FIRST_DID + 1),)), _R
+    ),
+    "PD of a wait is reserved without ECAP.PDS": _configuration(
+        "scalable", Queue((InvalidationWait.encode(SW=1, FN=1, PD=1, STADDR=_WAITS),))
     ),
     # The entry of the third level points to a table at 0x202000; it becomes a page at 0.
     "a page of 1 GiB in a first stage": _configuration(
