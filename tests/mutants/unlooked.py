@@ -83,6 +83,7 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "PMEN": {ALL: _NO_CHOICE},
     "IQH": {ALL: "positions are compared as whole registers"},
     "IQT": {ALL: "positions are compared as whole registers"},
+    "IQA": {"QS": "our driver's queue has one page, for which QS is 0"},
     "IQERCD": {ALL: "that the queue has stopped is compared, not why"},
     "CCMD": {ALL: _COMMAND},
     "IVA": {ALL: _COMMAND},
