@@ -133,12 +133,13 @@ def fields_by_qemu(layout: type[Layout]) -> tuple[int, dict[str, str]]:
 def fields_with_vectors(layout: type[Layout]) -> frozenset[str]:
     """The fields of a structure that are not zero in some word that was computed by hand."""
     from tests.vtd.test_registers import REGISTERS
-    from tests.vtd.test_vectors import CAPABILITIES, INTERRUPTS, VECTORS
+    from tests.vtd.test_vectors import CAPABILITIES, CAPABILITY_BITS, INTERRUPTS, VECTORS
 
     rows = [(one, fields) for one, fields, _ in (*VECTORS.values(), *INTERRUPTS, *REGISTERS)]
     rows += [(one, fields) for one, _, fields in CAPABILITIES]
     own = [fields for one, fields in rows if one is layout]
     held = {name for fields in own for name, value in fields.items() if value}
+    held |= set(CAPABILITY_BITS.get(layout, {}).values())
     always = {field.name for field in layout.fields if isinstance(field, Fixed)} if own else set()
     return frozenset(held | always)
 

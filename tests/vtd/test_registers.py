@@ -16,6 +16,7 @@ REGISTERS: list[tuple[type[Layout], dict[str, int], int]] = [
     (GCMD, {"IRE": 1, "SIRTP": 1, "CFI": 1}, 0x03800000),
     (GCMD, {"SFL": 1, "EAFL": 1}, 0x30000000),
     (GSTS, {"TES": 1, "RTPS": 1, "QIES": 1}, 0xC4000000),
+    (GSTS, {"FLS": 1, "AFLS": 1, "WBFS": 1, "IRES": 1, "IRTPS": 1, "CFIS": 1}, 0x3B800000),
     (RTADDR, {"TTM": 3, "RTA": 0x1000}, 0x1C00),
     (FSTS, {"PFO": 1, "PPF": 1, "PRO": 1}, 0x83),
     (FSTS, {"PPF": 1, "FRI": 0x12}, 0x1202),

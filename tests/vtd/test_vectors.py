@@ -232,6 +232,17 @@ VECTORS: dict[str, Vector] = {
         (0xA003004200000000,),
     ),
     "address to invalidate, 2M": (IVA, {"AM": 9, "ADDR": 0x40000000}, (0x40000009,)),
+    # By position: bits 7 and 10 of section 9.7, bits 69:64 of section 6.5.2.4.
+    "a large page, used where EAFE is set": (
+        FirstStageEntry,
+        {"P": 1, "PS": 1, "EA": 1, "ADDR": 0x200000},
+        (0x0000000000200481,),
+    ),
+    "16 pages of one PASID": (
+        PasidIotlbInvalidate,
+        {"G": 3, "DID": 2, "PASID": 3, "AM": 4, "ADDR": 0x50000},
+        (0x0000000300020036, 0x0000000000050004),
+    ),
 }
 # fmt: on
 
@@ -359,6 +370,8 @@ INTERRUPTS: list[Vector] = [
         {"P": 1, "DM": 1, "RH": 1, "TM": 1, "DLM": 5, "V": 0x23, "DST": 0x1200, "SID": 0x321, "SQ": 2, "SVT": 1},
         (0x00001200002300BD, 0x0000000000060321),
     ),
+    (RemappedIrte, {"P": 1, "FPD": 1}, (0x0000000000000003, 0)),
+    (PostedIrte, {"SQ": 3}, (0x0000000000008000, 0x0000000000030000)),
     (
         PostedIrte,
         {"P": 1, "FPD": 1, "URG": 1, "VV": 0x45, "PDAL": 0x3FFFFFF, "SID": 0xFFFF, "SVT": 2, "PDAH": 0x12345678},
