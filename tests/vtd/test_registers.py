@@ -23,7 +23,7 @@ REGISTERS: list[tuple[type[Layout], dict[str, int], int]] = [
     (FSTS, {"IQE": 1, "ICE": 1, "ITE": 1, "AFO": 1, "APF": 1}, 0x7C),
     (FECTL, {"IM": 1}, 0x80000000),
     (FECTL, {"IP": 1}, 0x40000000),
-    (IQH, {"QH": 0x20}, 0x20),
+    (IQH, {"QH": 0x7FFF0}, 0x7FFF0),
     (IQT, {"QT": 0x7FFF0}, 0x7FFF0),
     (IQA, {"QS": 7, "IQA": 0x3000}, 0x3007),
     (IQERCD, {"IQEI": 4, "ITESID": 0x321, "ICESID": 0x300}, 0x0300032100000004),
