@@ -87,6 +87,9 @@ AGREED: Mapping[str, Configuration] = {
     "FPD of a scalable context entry": _configuration("scalable", Flip(_EDU, _PAGE, 6, 1), _ASK),
     "FPD of a PASID directory entry": _configuration("scalable", Flip(_EDU, _PAGE, 5, 1), _ASK),
     "FPD of a PASID entry": _configuration("first-stage", Flip(_EDU, _PAGE, 4, 1), _ASK),
+    "a response without PASID, with private data": _configuration(
+        "scalable", Queue((PageGroupResponseRev3.encode(PRIVATE_DATA=1 << 46),))
+    ),
     "FPD does not silence a root entry": _configuration("legacy", Flip(_EDU, _PAGE, 4, 1), Flip(_EDU, _PAGE, 5, 3), _W),
     "a domain is invalidated": _configuration(
         "scalable", _R, Clear(_EDU, _PAGE), Queue((IotlbInvalidate.encode(G=2, DID=1),)), _R

@@ -243,6 +243,9 @@ def refuses_response(kind: Kind, facts: Capability, raw: int) -> bool | None:
 def refuses_private_data(kind: Kind, facts: Capability, raw: int) -> bool | None:
     if raw & 0xE0F != PageGroupResponse.TYPE.value or not raw & _ECHOED:
         return None
+    if not PageGroupResponse.PP.get(raw):
+        # It is refused for that.
+        return None
     return None if raw & PageGroupResponse.reserved & ~_ECHOED else False
 
 
