@@ -160,6 +160,38 @@ def test_the_machine_is_made_new_before_it_is_used_or_not_at_all(iommu: Iommu) -
     assert iommu.check() == []
 
 
+def test_the_machine_may_be_looked_at_before_it_is_made_new(iommu: Iommu) -> None:
+    build(iommu)
+    with iommu.transaction():
+        assert iommu.pgtable_mappings("process")
+        iommu.reset()
+        build(iommu)
+        assert iommu.pgtable_mappings("process")
+    assert iommu.check() == []
+    assert iommu.dma(RIDS[0], IOVA, data=b"inside", pasid=1).fault is None
+
+
+def test_a_reset_that_is_only_tried_leaves_what_was_looked_at(iommu: Iommu) -> None:
+    build(iommu)
+    before = snapshot(iommu)
+    with iommu.transaction():
+        pages = iommu.pgtable_mappings("process")
+        iommu.dry_run = True
+        iommu.reset()
+        iommu.dry_run = False
+        assert iommu.pgtable_mappings("process") == pages
+    assert snapshot(iommu) == before
+
+
+def test_memory_that_was_given_back_is_not_given_to_a_new_machine(iommu: Iommu) -> None:
+    iommu.memory_create("ram", 8 << 20)
+    with iommu.transaction():
+        iommu.memory_destroy("ram")
+        with pytest.raises(Usage, match="cannot be made new here"):
+            iommu.reset()
+    assert iommu.memories() == []
+
+
 def test_a_stale_answer_names_the_step(iommu: Iommu) -> None:
     """What an earlier step of the transaction allocated is in use, as caches go."""
     with iommu.transaction():

@@ -95,12 +95,12 @@ def apply(
 
 
 def rebuild(iommu: "Iommu") -> Applied:
-    """Make the machine anew, and in it all that there was. Memory is zero then.
+    """Make the machine anew, and in it all that there was. Memory is zero then. With `iommu.dry_run` nothing is done.
 
     Raises Unsupported for real hardware, and what reading tables that are damaged raises.
     """
     outcomes: list[Outcome] = []
-    with iommu.transaction():
+    with iommu.transaction(dry_run=iommu.dry_run):
         wanted = current.describe(iommu)
         iommu.reset()
         found = plan(iommu, wanted)

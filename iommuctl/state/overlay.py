@@ -115,6 +115,11 @@ class Overlay:
         del self.live[step.live :]
 
     @property
+    def changed(self) -> bool:
+        """Whether anything was written or allocated, and not taken back."""
+        return bool(self._pages or self._fresh)
+
+    @property
     def used(self) -> list[tuple[int, bytes, bytes]]:
         """The step's writes to memory that was in use before it: address, the old bytes, the new ones."""
         return self._step.used

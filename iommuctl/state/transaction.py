@@ -108,9 +108,10 @@ class Transaction:
                 self.connection.execute("ROLLBACK TO step")
                 del self._freed[freed:]
                 self._meta = None
-                if overlay:
+                if overlay and self._overlay is overlay:
                     overlay.undo_step()
                 else:
+                    # Another machine's, whose file is not open any more, or one that the step has brought in.
                     self._overlay = None
                 if self._new_memory and self._new_memory != memory:
                     self._new_memory.unlink(missing_ok=True)
@@ -163,14 +164,15 @@ class Transaction:
     def clear(self) -> None:
         """Forget every row. The memory file of the old machine goes when this has been committed.
 
-        Raises Usage within a transaction that has used that machine.
+        Raises Usage within a transaction that has changed that machine.
         """
-        if self._overlay:
+        if self._freed or (self._overlay and self._overlay.changed):
             raise Usage(
                 "the machine cannot be made new here",
-                because="steps before this one belong to the same transaction and have used it",
+                because="steps before this one belong to the same transaction and have changed it",
                 hint="make it new first",
             )
+        self._overlay = None
         generation = self.meta("generation") or 0
         for (table,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             self.connection.execute(f"DELETE FROM {table}")
