@@ -61,10 +61,18 @@ def test_the_reference_topology_as_one_document(shell: Shell, typed: Path, tmp_p
     assert fresh.json("check")["ok"]
 
 
-IMPOSSIBLE = {
-    "a page table that is not there": f'pasid = 9, domain = "domain3", pgtable = "nope" }}]\n[memory.more]\nsize = "1M"',
-    "a slot that is too wide": 'pasid = 0x1ffff, domain = "domain3", pgtable = "new" }]\n[memory.more]\nsize = "1M"',
-}
+IMPOSSIBLE = {"a table that is not there": ("9", "nope"), "a PASID that is too wide": ("0x1ffff", "new")}
+MORE = """
+[pgtable.new]
+parent = "domain3"
+pool = "0x1200000+64K"
+
+[device."0000:00:03.0"]
+pasid_bits = 8
+bindings = [
+    { pasid = PASID, domain = "domain3", pgtable = "TABLE" },
+]
+"""
 
 
 @pytest.mark.parametrize("last", IMPOSSIBLE)
@@ -72,21 +80,20 @@ IMPOSSIBLE = {
 def test_a_document_whose_last_step_is_impossible_changes_nothing(
     shell: Shell, tmp_path: Path, last: str, used: bool
 ) -> None:
-    """Everything of it but one binding could be done, and the binding comes last."""
+    """Everything of it but one binding could be done, and bindings come last."""
     if used:
         shell("apply", DOCUMENT, "--quiet")
-    text = DOCUMENT.read_text("utf-8").replace('label = "vm1 queue"', 'label = "another"')
-    text = text.replace('size = "16K"', 'size = "32K"').replace(
-        'domain = "domain1", label', 'domain = "domain2", label'
-    )
-    more = '[pgtable.new]\nparent = "domain3"\npool = "0x1200000+64K"\n[device."0000:00:03.0"]\npasid_bits = 8\nbindings = [{ '
+    text = DOCUMENT.read_text("utf-8").replace('label = "vm1 queue"', 'label = "another"').replace("16K", "32K")
+    text = text.replace('{ domain = "domain1", label', '{ domain = "domain2", label')
+    pasid, table = IMPOSSIBLE[last]
+    text += MORE.replace("PASID", pasid, 1).replace("TABLE", table)
     document = tmp_path / "impossible.toml"
-    document.write_text(f"{text}\n{more}{IMPOSSIBLE[last]}\n", "utf-8")
-    line = 1 + text.count("\n") + more.count("\n") + 1
+    document.write_text(text, "utf-8")
     before = whole(shell)
     for command in ("plan", "apply"):
         error = shell.refused(command, document)
-        assert error["what"].startswith(f'{document}:{line}: device."0000:00:03.0".bindings[0]: ')
+        place = f'{document}:{text.count(chr(10)) - 1}: device."0000:00:03.0".bindings[0]: '
+        assert error["what"].startswith(place)
         assert whole(shell) == before
     if used:
         assert shell.json("check")["ok"]

@@ -18,6 +18,9 @@ import pytest
 
 from iommuctl import Iommu
 from iommuctl.errors import IommuError
+from iommuctl.plan.applying import apply
+from iommuctl.plan.reading import read
+from iommuctl.plan.source import Source
 from tests.crash.ptrace import Fail, Kill, Outcome, Plan, Tear, Tracer, why_not
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -51,7 +54,50 @@ def reset(iommu: Iommu) -> None:
     iommu.reset()
 
 
-CHANGES = {change.__name__: change for change in (map_more, bind, replace, reset)}
+DOCUMENT = f"""
+schema = 1
+memory.more.size = "64K"
+
+[domain.new]
+mappings = [
+    {{ iova = "{ADDED:#x}", size = "8K", memory = "more" }},
+    {{ iova = "{HOST:#x}", size = "4K", memory = "buffer" }},
+]
+
+[domain.host]
+label = "the host's own DMA"
+mappings = [{{ iova = "{ADDED:#x}", size = "12K", memory = "buffer+0x4000" }}]
+
+[pgtable.process]
+parent = "guest"
+pool = "256K+64K"
+mappings = [{{ iova = "{PROCESS:#x}", size = "4K", gpa = "516K" }}]
+
+[device."{RID}"]
+attachments = [{{ domain = "new", label = "moved" }}, {{ pasid = {PASID}, domain = "guest" }}]
+bindings = [{{ pasid = {PASID}, domain = "guest", pgtable = "process" }}]
+"""
+IMPOSSIBLE = DOCUMENT.replace("bindings = [", f'bindings = [{{ pasid = {PASID + 1}, domain = "guest", addr = "1T" }}, ')
+IMPOSSIBLE += f"""
+[device."0000:00:02.0"]
+bindings = [{{ pasid = {PASID}, domain = "guest", pgtable = "process" }}]
+"""
+
+
+def apply_document(iommu: Iommu) -> None:
+    """Adds, moves and changes several objects in one transaction."""
+    source = Source("document", DOCUMENT)
+    apply(iommu, source, read(source))
+
+
+def apply_impossible(folder: str, change: str) -> None:
+    """As far as the last step, which cannot be: the device has no PASIDs."""
+    source = Source("document", IMPOSSIBLE)
+    with Iommu(folder) as iommu:
+        apply(iommu, source, read(source))
+
+
+CHANGES = {change.__name__: change for change in (map_more, bind, replace, reset, apply_document)}
 
 
 def make(folder: str, change: str) -> None:
@@ -274,7 +320,7 @@ def test_killed_at_every_call(scene: Scene, tracer: Tracer, tmp_path: Path, reco
 
 
 # A reset writes no memory, and SQLite's writes are torn in the other changes already.
-@pytest.mark.parametrize("scene", ["map_more", "bind", "replace"], indirect=True)
+@pytest.mark.parametrize("scene", ["map_more", "bind", "replace", "apply_document"], indirect=True)
 def test_killed_in_the_middle_of_every_write(
     scene: Scene, tracer: Tracer, tmp_path: Path, record_property: Record
 ) -> None:
@@ -285,6 +331,21 @@ def test_killed_in_the_middle_of_every_write(
     report(scene, f"killed in each of {len(scene.writes)} writes", found, record_property)
     assert found.total() == len(scene.writes)
     assert set(found) == {"old", "new"}
+
+
+@pytest.mark.parametrize("scene", ["apply_document"], indirect=True)
+def test_a_document_that_cannot_be_applied_killed_at_every_call(
+    scene: Scene, tracer: Tracer, tmp_path: Path, record_property: Record
+) -> None:
+    """Whether it comes to the last step, which fails, or not: nothing of it takes effect."""
+    refused = tracer.run(apply_impossible, str(copy_folder(scene.start, tmp_path / "refused")), scene.change)
+    assert refused.raised
+    assert refused.raised.kinds[0] == "NoPasidSupport"
+    assert scene.judge(tmp_path / "refused") == "old"
+    plans: list[Plan] = [Kill(at + 1) for at in range(len(refused.calls))]
+    found = Counter(state for _, state in sweep(scene, tracer, tmp_path, plans, apply_impossible))
+    report(scene, f"impossible, killed at each of {len(plans)} calls", found, record_property)
+    assert found == {"old": len(plans)}
 
 
 FAILURES = {
