@@ -68,7 +68,7 @@ def _target(current: Mapping[Key, Entry], wanted: Mapping[Key, Entry], *, prune:
     target: dict[Key, Entry] = {} if prune else dict(current)
     for key, entry in wanted.items():
         old = current.get(key)
-        filled = _filled(entry, old)
+        filled = _filled(entry, old, prune=prune)
         if isinstance(filled, PageTableEntry):
             kept = old.mappings if isinstance(old, PageTableEntry) and not prune else ()
             filled = filled._replace(mappings=together(filled.mappings, kept))
@@ -76,9 +76,11 @@ def _target(current: Mapping[Key, Entry], wanted: Mapping[Key, Entry], *, prune:
     return target
 
 
-def _filled(entry: Entry, old: Entry | None) -> Entry:
-    """The entry, with what it leaves out as it is."""
-    may = MAY_BE_LEFT_OUT.get(type(entry), frozenset()) if type(old) is type(entry) else ()
+def _filled(entry: Entry, old: Entry | None, *, prune: bool) -> Entry:
+    """The entry, with what it leaves out as it is. A label that it leaves out is one that it does not name."""
+    may = MAY_BE_LEFT_OUT.get(type(entry), frozenset()) if type(old) is type(entry) else frozenset()
+    if prune:
+        may -= {"label"}
     return entry._replace(**{name: getattr(old, name) for name in may if getattr(entry, name) is None})
 
 

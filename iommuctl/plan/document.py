@@ -4,6 +4,7 @@
 What a document leaves out is None: then an object that exists stays as it is, and a new one gets the default.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -133,8 +134,8 @@ def path_text(path: Path) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif all(char.isalnum() or char in "_-" for char in part) and part.isascii():
+        elif part.isascii() and part.replace("-", "_").replace("_", "a").isalnum():
             text += f".{part}"
         else:
-            text += f'."{part}"'
+            text += f".{json.dumps(part, ensure_ascii=False)}"
     return text.removeprefix(".")

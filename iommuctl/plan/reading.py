@@ -39,15 +39,16 @@ class _Reader:
 
     def document(self) -> Document:
         top = self._source.table
+        if "schema" in top and self._value(("schema",), shape.COUNT, top["schema"]) != shape.SCHEMA:
+            # First of all: another version may have other keys.
+            raise self._source.error(
+                ("schema",), f"{top['schema']} is not a version of the format that this program knows",
+                because=f"it knows version {shape.SCHEMA}",
+            )  # fmt: skip
         tables = {name: top[name] for name in (*shape.NAMED, "machine") if name in top}
         found = self._fields(
             (), {n: v for n, v in top.items() if n not in tables}, shape.TOP, more=[*shape.NAMED, "machine"]
         )
-        if found["schema"] != shape.SCHEMA:
-            raise self._source.error(
-                ("schema",), f"{found['schema']} is not a version of the format that this program knows",
-                because=f"it knows version {shape.SCHEMA}",
-            )  # fmt: skip
         machine = None
         if "machine" in tables:
             machine = SetupRequest(**self._fields(("machine",), tables["machine"], shape.MACHINE.fields))

@@ -94,9 +94,12 @@ def _prot(value: Any) -> str:
 
 
 def _options(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(one, str | int) for one in value.values()):
+    if not isinstance(value, dict):
         raise TypeError
-    return {key: one if isinstance(one, str) else str(one) for key, one in value.items()}
+    for name, one in value.items():
+        if type(one) not in (str, int):
+            raise Usage(f"the option {name} is {type_name(one)}")
+    return {name: str(one) for name, one in value.items()}
 
 
 _STRING = {"type": "string"}

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a document: parsed, and with the line on which something stands, for error messages."""
 
-from typing import Any
+import re
+from bisect import bisect_left
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from iommuctl.errors import BadDocument
 from iommuctl.plan.document import Path, path_text
@@ -15,7 +18,6 @@ class Source:
 
     def __init__(self, name: str, text: str) -> None:
         self.name, self.text = name, text
-        self._lines = text.splitlines(keepends=True)
         if len(text) > LARGEST:
             raise BadDocument(f"{name} is no topology document", because=f"it has more than {LARGEST >> 20} MiB")
         self.table = _parse(name, text)
@@ -29,39 +31,58 @@ class Source:
         return f"{self.name}:{self.line(path)}: {path_text(path)}".removesuffix(": ")
 
     def line(self, path: Path) -> int:
-        """The line, counted from 1, on which the value at a path begins.
+        """The line, counted from 1, on which the key or element at a path of the document begins.
 
-        A TOML parser does not tell. But the shortest beginning of the text that has the path ends there, or a few
-        lines later where the value does not end on its line.
+        A TOML parser does not tell. But it begins where the longest beginning of the text ends that has no such path.
         """
-        low, high = 0, len(self._lines)
-        while low < high:
-            middle = (low + high) // 2
-            if self._has(middle, path):
-                high = middle
-            else:
-                low = middle + 1
-        return max(1, min(low, len(self._lines)))
+        cuts = self._cuts
+        first = bisect_left(cuts, True, key=lambda cut: _reaches(self._until(cut), path))
+        return cuts[max(first, 1) - 1].lines + 1
 
-    def _has(self, lines: int, path: Path) -> bool:
-        """Whether the first lines have a path. A line within a value is told by the next one that is not."""
-        table = None
-        while table is None:
-            table = _beginning("".join(self._lines[:lines]))
-            lines += 1
-        return _reaches(table, path)
+    @cached_property
+    def _cuts(self) -> list["_Cut"]:
+        cuts = [_Cut(0, 0, "")]
+        lines, closing = 1, ""
+        for token in _TOKENS.finditer(self.text):
+            found = token[0]
+            if found == "\n":
+                cuts.append(_Cut(lines, token.end(), closing))
+            elif found in _CLOSING:
+                closing = _CLOSING[found] + closing
+            elif found in "]}":
+                closing = closing[1:]
+            lines += found.count("\n")
+        return [*cuts, _Cut(lines, len(self.text), "")]
+
+    def _until(self, cut: "_Cut") -> dict[str, Any]:
+        import tomli
+
+        return tomli.loads(self.text[: cut.end] + cut.closing)
 
 
-def _beginning(text: str) -> dict[str, Any] | None:
-    """A beginning of a document; an array of tables may have more elements after it."""
-    import tomli
+class _Cut(NamedTuple):
+    """The end of a line, where a beginning of the text is TOML once its brackets are closed: not within a string."""
 
-    for end in ("", "]"):
-        try:
-            return tomli.loads(text + end)
-        except tomli.TOMLDecodeError:
-            continue
-    return None
+    lines: int
+    end: int
+    closing: str
+
+
+_CLOSING = {"[": "]", "{": "}"}
+_TOKENS = re.compile(
+    "|".join(
+        (
+            # Strings and comments, in which brackets and ends of lines mean nothing.
+            r'"""(?:[^"\\]++|\\.|"(?!""))*+"{3,5}',
+            r"'''(?:[^']++|'(?!''))*+'{3,5}",
+            r'"(?:[^"\\\n]++|\\.)*+"',
+            r"'[^'\n]*+'",
+            r"#[^\n]*+",
+            r"[][{}\n]",
+        )
+    ),
+    re.DOTALL,
+)
 
 
 def _reaches(value: Any, path: Path) -> bool:

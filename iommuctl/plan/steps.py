@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carrying changes out: in which order, and by which calls of class Iommu."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from iommuctl.plan.diff import Change
@@ -37,8 +37,10 @@ class Step(NamedTuple):
 
 def steps(changes: Sequence[Change]) -> list[Step]:
     """The changes in an order in which nothing is made before what it needs, or taken down before what needs it."""
-    gone = {change.key.name for change in changes if change.key.kind == "domain" and change.action in _TAKEN}
-    down = [change for change in reversed(changes) if change.action in _TAKEN and not _goes_along(change.key, gone)]
+    taken = [change for change in reversed(changes) if change.action in _TAKEN]
+    domains = {change.key.name for change in taken if change.key.kind == "domain"}
+    memory = {change.key.name for change in taken if change.key.kind == "memory" and change.action == "replace"}
+    down = [change for change in taken if not _goes_along(change, domains, memory)]
     last = [change for change in down if change.action == "remove" and change.key.kind in LAST]
     first = [Step("take down", change) for change in down if change not in last]
     second = [Step("alter" if change.action == "change" else "make", change) for change in changes if change.new]
@@ -48,9 +50,10 @@ def steps(changes: Sequence[Change]) -> list[Step]:
 _TAKEN = ("replace", "remove")
 
 
-def _goes_along(key: Key, domains: set[str]) -> bool:
-    """Mappings go with their domain."""
-    return key.kind == "mapping" and key.name[0] in domains
+def _goes_along(change: Change, domains: Container[str], memory: Container[str]) -> bool:
+    """Mappings go with their domain, but for those of memory that is replaced, as a domain may go after that."""
+    old = change.old
+    return isinstance(old, MappingEntry) and change.key.name[0] in domains and old.memory not in memory
 
 
 def carry_out(iommu: "Iommu", step: Step) -> None:

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What changes between two documents, and the order in which it is carried out."""
+
+from typing import Any
+
+import pytest
+
+from iommuctl.plan.diff import Change, changes
+from iommuctl.plan.document import Document
+from iommuctl.plan.reading import read
+from iommuctl.plan.source import Source
+from iommuctl.plan.steps import steps
+
+STATE = """
+schema = 1
+memory.m.size = "8M"
+memory.other.size = "4K"
+
+[domain.vm]
+label = "a label"
+nest_parent = true
+width = 48
+page_sizes = "4K,2M"
+mappings = [{ iova = 0, size = "4M", memory = "m" }, { iova = "4M", size = "4K", memory = "other" }]
+
+[domain.host]
+nest_parent = true
+width = 48
+page_sizes = "4K,2M"
+
+[pgtable.t]
+parent = "vm"
+pool = "1M+64K"
+format = "f"
+mappings = [{ iova = 0, size = "8K", gpa = 0 }]
+
+[device."00:01.0"]
+ats = true
+pri = false
+pasid_bits = 8
+attachments = [{ domain = "vm", label = "rid" }, { pasid = 1, domain = "host" }, { pasid = 2, domain = "vm" }]
+bindings = [{ domain = "vm", pgtable = "t" }, { pasid = 3, domain = "vm", pgtable = "t" }]
+"""
+
+
+def parsed(text: str) -> Document:
+    return read(Source("file", text))
+
+
+def found(old: str, new: str, *, prune: bool = False) -> list[Change]:
+    return changes(parsed(old), parsed(new), prune=prune)
+
+
+def shown(found: list[Change]) -> dict[str, str]:
+    assert len({change.key for change in found}) == len(found)
+    return {str(change.key): change.action for change in found}
+
+
+RID = "0000:00:01.0"
+BOUND = {f"binding {RID}": "replace", f"binding {RID} PASID 3": "replace"}
+
+# What is replaced in the text, and what the document then changes in the state.
+CHANGES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "nothing": ({}, {}),
+    "a label": ({'"a label"': '"another"'}, {"domain vm": "change"}),
+    "a label is left out": ({'label = "a label"': ""}, {}),
+    "a width is left out": ({"width = 48\npage_sizes = \"4K,2M\"\nmappings": "mappings"}, {}),
+    "a format is left out": ({'format = "f"': ""}, {}),
+    "the size of memory that is mapped": (
+        {"other.size = \"4K\"": "other.size = \"8K\""},
+        {"memory other": "replace", "mapping 0x400000 of vm": "replace"},
+    ),
+    "a mapping elsewhere": (
+        {'iova = "4M", size = "4K", memory = "other"': 'iova = "4M", size = "4K", memory = "m+4M"'},
+        {"mapping 0x400000 of vm": "replace"},
+    ),
+    "a mapping under a pool": (
+        {'memory = "m"': 'memory = "m+4M"'}, {"mapping 0x0 of vm": "replace", "pgtable t": "replace", **BOUND}
+    ),
+    "a width": (
+        {"width = 48\npage_sizes = \"4K,2M\"\nmappings": "width = 39\npage_sizes = \"4K,2M\"\nmappings"},
+        {
+            "domain vm": "replace", "mapping 0x0 of vm": "replace", "mapping 0x400000 of vm": "replace",
+            "pgtable t": "replace", f"attachment {RID}": "replace", f"attachment {RID} PASID 2": "replace", **BOUND,
+        },
+    ),
+    "a pool": ({'"1M+64K"': '"2M+64K"'}, {"pgtable t": "replace", **BOUND}),
+    "what a page table maps": ({'size = "8K"': 'size = "12K"'}, {"pgtable t": "change"}),
+    "a label of a slot": ({'"rid"': '"other"'}, {f"attachment {RID}": "change"}),
+    "another domain in a slot": (
+        {'pasid = 1, domain = "host"': 'pasid = 1, domain = "vm"'}, {f"attachment {RID} PASID 1": "change"}
+    ),
+    "another domain below a binding": (
+        {'{ domain = "vm", label = "rid" }': '{ domain = "host" }'},
+        {f"attachment {RID}": "change", f"binding {RID}": "replace"},
+    ),
+    "an attachment below a binding that made its own": (
+        {"attachments = [": 'attachments = [{ pasid = 3, domain = "vm" },'},
+        {f"attachment {RID} PASID 3": "add", f"binding {RID} PASID 3": "replace"},
+    ),
+    "a page table at an address": (
+        {'pasid = 3, domain = "vm", pgtable = "t"': 'pasid = 3, domain = "vm", addr = 4096'},
+        {f"binding {RID} PASID 3": "replace"},
+    ),
+    "what a device can do": (
+        {"ats = true": "ats = false"},
+        {
+            f"device {RID}": "replace", f"attachment {RID}": "replace", f"attachment {RID} PASID 1": "replace",
+            f"attachment {RID} PASID 2": "replace", **BOUND,
+        },
+    ),
+    "something new": (
+        {"[domain.host]": '[domain.new]\nmappings = [{ iova = 0, size = 1, pa = 0 }]\n[domain.host]'},
+        {"domain new": "add", "mapping 0x0 of new": "add"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes(name: str, prune: bool) -> None:
+    replacements, expected = CHANGES[name]
+    text = STATE
+    for old, new in replacements.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    if prune and name == "a label is left out":
+        expected = {"domain vm": "change"}
+    differing = found(STATE, text, prune=prune)
+    assert shown(differing) == expected
+    assert all(change.because for change in differing)
+
+
+def test_nothing_is_removed_without_prune() -> None:
+    assert found(STATE, "schema = 1") == []
+    removed = shown(found(STATE, "schema = 1", prune=True))
+    assert set(removed.values()) == {"remove"}
+    assert len(removed) == len(parsed(STATE).objects)
+
+
+def test_labels_go_with_prune_alone() -> None:
+    """A document that leaves a label out does not name it."""
+    text = STATE.replace(', label = "rid"', "")
+    assert found(STATE, text) == []
+    (change,) = found(STATE, text, prune=True)
+    assert (change.action, change.fields) == ("change", (("label", "rid", None),))
+
+
+def test_what_a_page_table_maps_beside_the_document_stays_unless_pruned() -> None:
+    text = STATE.replace('iova = 0, size = "8K", gpa = 0', 'iova = "4K", size = "8K", gpa = 0')
+    (change,) = found(STATE, text)
+    assert [tuple(one) for one in change.new.mappings] == [(0, 4096, 0, "rw"), (4096, 8192, 0, "rw")]  # type: ignore[union-attr]
+    (change,) = found(STATE, text, prune=True)
+    assert [tuple(one) for one in change.new.mappings] == [(4096, 8192, 0, "rw")]  # type: ignore[union-attr]
+
+
+def order(old: str, new: str) -> list[str]:
+    return [f"{step.verb} {step.change.key}" for step in steps(found(old, new, prune=True))]
+
+
+def test_what_is_needed_is_made_first_and_taken_down_last() -> None:
+    expected = [
+        "memory m", "memory other", "domain vm", "domain host", "mapping 0x0 of vm", "mapping 0x400000 of vm",
+        "pgtable t", f"device {RID}", f"attachment {RID}", f"attachment {RID} PASID 1", f"attachment {RID} PASID 2",
+        f"binding {RID}", f"binding {RID} PASID 3",
+    ]  # fmt: skip
+    assert order("schema = 1", STATE) == [f"make {name}" for name in expected]
+    # Mappings go with their domain.
+    down = [f"take down {name}" for name in reversed(expected) if "mapping" not in name]
+    later = [name for name in down if any(kind in name for kind in ("device", "domain", "memory"))]
+    assert order(STATE, "schema = 1") == [*(name for name in down if name not in later), *later]
+
+
+def test_an_attachment_leaves_a_domain_before_it_goes() -> None:
+    base = "schema = 1\n[domain.old]\n[device.'00:01.0']\nattachments = [{ domain = 'old' }]\n"
+    assert order(base, base.replace("old", "new")) == [
+        "make domain new", f"alter attachment {RID}", "take down domain old",
+    ]  # fmt: skip
+
+
+def test_memory_that_is_replaced_is_free_of_a_domain_that_is_removed() -> None:
+    base = "schema = 1\nmemory.m.size = '4K'\n"
+    domain = "[domain.d]\nmappings = [{ iova = 0, size = '4K', memory = 'm' }]"
+    assert order(base + domain, base.replace("4K", "8K")) == [
+        "take down mapping 0x0 of d", "take down memory m", "make memory m", "take down domain d",
+    ]  # fmt: skip
+
+
+def test_each_change_says_why() -> None:
+    def why(text: str, *, prune: bool = False) -> dict[str, Any]:
+        return {str(change.key): change.because for change in found(STATE, text, prune=prune)}
+
+    assert why(STATE.replace('other.size = "4K"', 'other.size = "8K"')) == {
+        "memory other": "size cannot change in place",
+        "mapping 0x400000 of vm": "memory other is replaced",
+    }
+    removed = why(
+        STATE.replace("[domain.host]", "[domain.new]").replace('domain = "host"', 'domain = "new"'), prune=True
+    )
+    assert removed == {
+        "domain host": "the document does not name it",
+        "domain new": "it is not there yet",
+        f"attachment {RID} PASID 1": "it differs",
+    }
+    assert why(STATE.replace("ats = true", "ats = false\npri = true").replace("pri = false", ""))[f"device {RID}"] == (
+        "ats and pri cannot change in place"
+    )
