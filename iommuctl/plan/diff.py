@@ -81,6 +81,9 @@ def _filled(entry: Entry, old: Entry | None, *, prune: bool) -> Entry:
     may = MAY_BE_LEFT_OUT.get(type(entry), frozenset()) if type(old) is type(entry) else frozenset()
     if prune:
         may -= {"label"}
+    if isinstance(entry, BindingEntry) and entry.pgtable is not None:
+        # It has its own; the format that was there is of a table at an address.
+        may -= {"format"}
     return entry._replace(**{name: getattr(old, name) for name in may if getattr(entry, name) is None})
 
 

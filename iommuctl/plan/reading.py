@@ -125,6 +125,11 @@ class _Reader:
 
     def _binding(self, path: Path, fields: dict[str, Any]) -> BindingEntry:
         self._one_of(path, fields, "pgtable", "addr")
+        if "pgtable" in fields and "format" in fields:
+            raise self._source.error(
+                (*path, "format"), "a page table that iommuctl builds has its own format",
+                because="the format here is of one at `addr`", hint="leave it away",
+            )  # fmt: skip
         return BindingEntry(**fields)
 
     def _one_of(self, path: Path, fields: Mapping[str, Any], one: str, other: str) -> None:

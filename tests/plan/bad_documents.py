@@ -178,6 +178,12 @@ BAD: dict[str, Bad] = {
         DEVICE + 'bindings = [{ domain = "d", pgtable = "t", addr = 0 }]', 3, f"{AT_DEVICE}.bindings[0]",
         "both of them stand here",
     ),
+    "a binding with a format that the page table has": bad(
+        DEVICE + 'bindings = [{ domain = "d", pgtable = "t", format = "f" }]',
+        3,
+        f"{AT_DEVICE}.bindings[0].format",
+        "has its own format",
+    ),
     "a binding with an empty domain": bad(
         DEVICE + 'bindings = [{ domain = "", pgtable = "t" }]', 3, f"{AT_DEVICE}.bindings[0].domain", "cannot be a name"
     ),

@@ -131,6 +131,13 @@ def test_changes(name: str, prune: bool) -> None:
     assert all(change.because for change in differing)
 
 
+def test_a_page_table_has_its_own_format() -> None:
+    """That of the table at an address, which was in the slot, is not taken over."""
+    text = "schema = 1\n[device.'00:01.0']\nbindings = [{ pasid = 1, domain = 'd', addr = 4096, format = 'f' }]"
+    (change,) = found(text, text.replace("addr = 4096, format = 'f'", "pgtable = 't'"))
+    assert change.fields == (("pgtable", None, "t"), ("addr", 4096, None), ("format", "f", None))
+
+
 def test_nothing_is_removed_without_prune() -> None:
     assert found(STATE, "schema = 1") == []
     removed = shown(found(STATE, "schema = 1", prune=True))
