@@ -130,7 +130,14 @@ class Session:
         """Work on a folder of that backend, or make a new folder one of it. Raises OtherBackend."""
         if self._wanted and self._wanted != name:
             raise OtherBackend(f"the backend {name} is wanted, not {self._wanted}", hint="leave --backend away")
-        self._wanted = name
+        before, self._wanted = self._wanted, name
+        try:
+            with self._read() as operation:
+                if operation.transaction.meta("backend"):
+                    self._check_backend(operation.transaction)
+        except OtherBackend:
+            self._wanted = before
+            raise
 
     def capabilities(self) -> Capabilities:
         """What the folder's backend declares; before the first use, what it would declare."""

@@ -2,6 +2,7 @@
 """Several calls of class Iommu in one transaction."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iommuctl import Iommu
-from iommuctl.errors import IommuError, NameTaken, SlotOccupied, Usage
+from iommuctl.errors import IommuError, NameTaken, OtherBackend, SlotOccupied, Usage
 from iommuctl.testing.probes import snapshot
 
 RIDS = ("0000:00:01.0", "0000:00:02.0")
@@ -158,6 +159,15 @@ def test_the_machine_is_made_new_before_it_is_used_or_not_at_all(iommu: Iommu) -
             iommu.reset()
     assert len(iommu.slots()) == 2
     assert iommu.check() == []
+
+
+def test_a_backend_that_the_folder_does_not_have_is_refused_and_not_remembered(iommu: Iommu) -> None:
+    iommu.domain_create("d")
+    with Iommu(iommu.state) as other:
+        for within in (nullcontext, other.transaction):
+            with within(), pytest.raises(OtherBackend):
+                other.require_backend("vtd")
+            assert other.domains()
 
 
 def test_the_machine_may_be_looked_at_before_it_is_made_new(iommu: Iommu) -> None:

@@ -14,7 +14,7 @@ from iommuctl.cli.files import not_text, opened
 from iommuctl.cli.progress import progress
 from iommuctl.cli.render import Output
 from iommuctl.cli.session import Session, session_of
-from iommuctl.errors import BadDocument, Usage
+from iommuctl.errors import Usage
 
 if TYPE_CHECKING:
     from iommuctl.plan.applying import Failure, Plan
@@ -175,8 +175,6 @@ def _load(file: str) -> "SavedPlan":
             text = stream.read(LARGEST + 1)
     except UnicodeDecodeError as error:
         raise not_text(file, hint) from error
-    except IsADirectoryError:
-        raise BadDocument(f"{file} cannot be read", because="it is a directory") from None
     return load(file, text)
 
 
@@ -192,7 +190,8 @@ def _report(session: Session, found: "Plan", failures: "Sequence[Failure]") -> N
     if session.json:
         outcome = session.iommu.last
         failed = [{**_change(failure.change), "error": described(failure.error)} for failure in failures]
-        parts: dict[str, Any] = {"changed": bool(found) and not session.dry_run, **_document(found), "failed": failed}
+        some = bool(found.machine) or len(failed) < len(found.changes)
+        parts: dict[str, Any] = {"changed": some and not session.dry_run, **_document(found), "failed": failed}
         if session.dry_run:
             parts |= {"dry_run": True, "commands": outcome.commands, "writes": outcome.writes}
         session.document(parts)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from iommuctl.errors import IommuError, PlanOutdated
+from iommuctl.errors import IommuError, OtherBackend, PlanOutdated
 from iommuctl.plan import current, writing
 from iommuctl.plan.diff import Change, changes
 from iommuctl.plan.document import Document, Path
@@ -79,7 +79,7 @@ def apply(
     """
     outcomes: list[Outcome] = []
     with iommu.transaction(dry_run=iommu.dry_run):
-        found = plan(iommu, wanted, prune=prune)
+        found = _plan(iommu, source, wanted, prune=prune)
         if planned not in (None, found.state):
             raise PlanOutdated(
                 "the state is not the one that the plan was made for",
@@ -114,7 +114,7 @@ def apply_each(
     iommu: "Iommu", source: Source, wanted: Document, *, prune: bool = False, progress: Progress | None = None
 ) -> tuple[Plan, list[Failure]]:
     """Do what can be done, each step by itself. Returns what there was to do, and what failed."""
-    found = plan(iommu, wanted, prune=prune)
+    found = _plan(iommu, source, wanted, prune=prune)
     if found.machine:
         _make_machine(iommu, source, found.machine)
     failures: list[Failure] = []
@@ -124,6 +124,14 @@ def apply_each(
         except IommuError as error:
             failures.append(Failure(step.change, error))
     return found, failures
+
+
+def _plan(iommu: "Iommu", source: Source, wanted: Document, *, prune: bool) -> Plan:
+    try:
+        return plan(iommu, wanted, prune=prune)
+    except OtherBackend as error:
+        _put_first(error, source, ("backend",) if wanted.backend else ("machine",))
+        raise
 
 
 def _with_progress(todo: Sequence[Step], progress: Progress | None) -> Iterator[Step]:

@@ -38,7 +38,7 @@ domain unmap domain1 --iova 1M --size 1M --dry-run
 CODE = "import sys; from iommuctl.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
-def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
+def on_a_terminal(*arguments: str, code: str = CODE, **environment: str) -> tuple[int, str]:
     """Run the command line with stdout on a pseudo-terminal of 80 columns."""
     try:
         master, slave = pty.openpty()
@@ -46,7 +46,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
         pytest.skip(f"there are no pseudo-terminals here: {error}")
     variables = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color", **environment}
     with subprocess.Popen(
-        [sys.executable, "-c", CODE, *arguments], stdin=slave, stdout=slave, stderr=slave, env=variables
+        [sys.executable, "-c", code, *arguments], stdin=slave, stdout=slave, stderr=slave, env=variables
     ) as process:
         os.close(slave)
         output = b""

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""plan, apply, export and recover: what they print, their exit codes, their refusals, and the progress bar."""
+
+import json
+import os
+import sys
+import tomllib
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iommuctl import Iommu
+from iommuctl.cli import progress
+from iommuctl.testing.probes import snapshot
+
+from .conftest import Run, python
+from .test_terminal import on_a_terminal
+
+DOCUMENT = """\
+schema = 1
+[memory.ram]
+size = "4M"
+[domain.vm]
+label = "a [label]"
+nest_parent = true
+mappings = [{ iova = 0, size = "4M", memory = "ram" }]
+[device."0000:00:01.0"]
+pasid_bits = 8
+attachments = [{ domain = "vm" }]
+"""
+OTHER = DOCUMENT.replace('"a [label]"', '"other"').replace("= 8", "= 4").replace(
+    "[device", "[domain.new]\nmappings = [{ iova = 0, size = 4096, pa = 0, prot = \"r\" }]\n[device"
+)  # fmt: skip
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "topology.toml"
+    path.write_text(DOCUMENT, "utf-8")
+    return path
+
+
+@pytest.fixture
+def applied(ok: Run, file: Path) -> Run:
+    ok("apply", str(file), "--quiet")
+    return ok
+
+
+def test_text_of_plan_and_apply(ok: Run, file: Path) -> None:
+    changes = (
+        "+ memory ram  size 4M\n"
+        "+ domain vm  label a [label], nest_parent yes\n"
+        "+ mapping 0x0 of vm  size 4M, memory ram, prot rw\n"
+        "+ device 0000:00:01.0  pasid_bits 8\n"
+        "+ attachment 0000:00:01.0  domain vm\n"
+    )
+    assert ok("plan", str(file)).out == changes + "5 to add, 0 to change, 0 to replace, 0 to remove\n"
+    assert ok("apply", str(file)).out == changes + "5 added, 0 changed, 0 replaced, 0 removed\n"
+    assert ok("apply", str(file)).out == "nothing to do: all is as the document says\n"
+    file.write_text(OTHER, "utf-8")
+    assert ok("plan", str(file)).out == (
+        "~ domain vm  label a [label] -> other\n"
+        "+ domain new\n"
+        "+ mapping 0x0 of new  size 4K, pa 0x0, prot r\n"
+        "-/+ device 0000:00:01.0  pasid_bits 8 -> 4; pasid bits cannot change in place\n"
+        "-/+ attachment 0000:00:01.0  device 0000:00:01.0 is replaced\n"
+        "2 to add, 1 to change, 2 to replace, 0 to remove\n"
+    )
+    assert ok("apply", str(file), "--quiet").out == ""
+    file.write_text(DOCUMENT.replace('label = "a [label]"\n', ""), "utf-8")
+    pruned = ok("apply", str(file), "--prune").out.splitlines()
+    assert pruned[:3] == [
+        "~ domain vm  label other -> none",
+        "- domain new  the document does not name it",
+        "- mapping 0x0 of new  the document does not name it",
+    ]
+    assert pruned[-1] == "0 added, 1 changed, 2 replaced, 2 removed"
+
+
+def test_json_of_plan_and_apply(applied: Run, file: Path) -> None:
+    file.write_text(OTHER, "utf-8")
+    plan = applied("plan", str(file), "-j").json
+    assert {key: plan[key] for key in ("schema", "add", "change", "replace", "remove")} == {
+        "schema": 1, "add": 2, "change": 1, "replace": 2, "remove": 0,
+    }  # fmt: skip
+    assert plan["changes"][0] == {
+        "action": "change",
+        "kind": "domain",
+        "name": "vm",
+        "because": "it differs",
+        "old": {"label": "a [label]", "nest_parent": True, "width": 48, "page_sizes": "4K,2M,1G"},
+        "new": {"label": "other", "nest_parent": True, "width": 48, "page_sizes": "4K,2M,1G"},
+    }
+    mapping, slot = plan["changes"][2], plan["changes"][4]
+    assert (mapping["domain"], mapping["iova"], mapping["old"]) == ("new", "0x0", None)
+    assert (slot["rid"], slot["pasid"], slot["kind"]) == ("0000:00:01.0", None, "attachment")
+    dry = applied("apply", str(file), "-j", "--dry-run").json
+    assert (dry["dry_run"], dry["changed"], dry["changes"]) == (True, False, plan["changes"])
+    assert dry["commands"]
+    assert dry["writes"]
+    done = applied("apply", str(file), "-j").json
+    assert (done["changed"], done["changes"], done["failed"]) == (True, plan["changes"], [])
+    again = applied("apply", str(file), "-j").json
+    assert (again["changed"], again["changes"]) == (False, [])
+
+
+def test_a_machine_is_among_the_changes(ok: Run, file: Path) -> None:
+    file.write_text(DOCUMENT + '[machine]\narchitecture = "vtd"\nram = "0+1G"\n', "utf-8")
+    assert ok("plan", str(file)).out.startswith("+ machine vtd\n+ memory")
+    plan = ok("plan", str(file), "-j").json
+    assert plan["changes"][0] == {"action": "add", "kind": "machine", "name": "vtd"}
+    assert plan["add"] == 6
+    assert ok("apply", str(file)).out.endswith("6 added, 0 changed, 0 replaced, 0 removed\n")
+    assert 'ram = "0x0+1G"' in ok("export").out
+
+
+def test_detailed_exit_codes(run: Run, file: Path) -> None:
+    assert run("plan", str(file), "--detailed-exitcode").code == 6
+    assert run("plan", str(file), "--detailed-exitcode", "-j").code == 6
+    assert run("plan", str(file)).code == 0
+    assert run("apply", str(file)).code == 0
+    assert run("plan", str(file), "--detailed-exitcode").code == 0
+
+
+def test_a_dry_run_shows_what_would_be_written(applied: Run, file: Path, state: Path) -> None:
+    file.write_text(OTHER, "utf-8")
+    with Iommu(state) as iommu:
+        before = snapshot(iommu)
+        printed = applied("apply", str(file), "--dry-run").out
+        assert "2 to add, 1 to change, 2 to replace, 0 to remove\n" in printed
+        assert "context-cache" in printed
+        assert snapshot(iommu) == before
+
+
+def test_export_is_toml_or_json(applied: Run) -> None:
+    text, document = applied("export").out, applied("export -j").json
+    assert tomllib.loads(text) == document
+    assert document["domain"]["vm"]["label"] == "a [label]"
+
+
+def test_a_new_folder_is_exported_as_nothing(ok: Run, state: Path) -> None:
+    assert ok("export").out == "schema = 1\n"
+    assert not state.exists()
+
+
+def test_stdin(ok: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("plan -", "apply -"):
+        monkeypatch.setattr(sys, "stdin", StringIO(DOCUMENT))
+        assert ok(command).out.splitlines()[-1].startswith("5 ")
+
+
+def test_keep_going(run: Run, file: Path) -> None:
+    file.write_text(DOCUMENT.replace('domain = "vm"', 'domain = "nope"').replace('4M", memory', '8M", memory'), "utf-8")
+    stopped = run("apply", str(file))
+    assert (stopped.code, stopped.out) == (1, "")
+    assert run("domain list --brief").out == ""
+    kept = run("apply", str(file), "--keep-going")
+    assert kept.code == 4  # the highest of 1 and 4
+    assert kept.out.endswith("3 added, 0 changed, 0 replaced, 0 removed\n")
+    assert [line for line in kept.err.splitlines() if line.startswith("error")] == [
+        f"error[outside-memory]: {file}:7: domain.vm.mappings[0]: 0x0+0x800000 is not in memory ram",
+        f"error[no-such-domain]: {file}:10: device.\"0000:00:01.0\".attachments[0]: no domain 'nope'",
+    ]
+    again = run("apply", str(file), "--keep-going", "-j")
+    assert (again.code, again.err) == (4, "")
+    document = again.json
+    assert [failed["error"]["id"] for failed in document["failed"]] == ["outside-memory", "no-such-domain"]
+    assert document["changed"] is False
+    assert [failed["kind"] for failed in document["failed"]] == ["mapping", "attachment"]
+
+
+def saved(ok: Run, file: Path) -> Path:
+    plan = file.with_suffix(".plan")
+    printed = ok("plan", str(file), "--prune", "--out", str(plan)).out
+    assert printed.endswith(f"written to {plan}: `iommuctl apply {plan}` does exactly this\n")
+    return plan
+
+
+def test_a_saved_plan_remembers_prune(applied: Run, file: Path) -> None:
+    applied("domain create extra")
+    plan = saved(applied, file)
+    assert "removed" in applied("apply", str(plan)).out
+    assert applied("domain list --brief").out == "vm\n"
+
+
+@pytest.mark.parametrize("option", ["--prune", "--keep-going"])
+def test_a_plan_says_by_itself_what_is_to_be_done(applied: Run, run: Run, file: Path, option: str) -> None:
+    plan = saved(applied, file)
+    refused = run("apply", str(plan), option, "-j")
+    assert (refused.code, refused.error["what"]) == (2, f"{plan} is a plan")
+
+
+def test_a_plan_of_a_plan(applied: Run, run: Run, file: Path) -> None:
+    plan = saved(applied, file)
+    refused = run("plan", str(plan), "-j")
+    assert (refused.code, refused.error["id"]) == (2, "usage")
+    assert refused.error["what"] == f"{plan} is a plan already"
+
+
+TAMPERED: dict[str, Any] = {
+    "cut": lambda text: text[: len(text) // 2],
+    "another version": lambda text: text.replace('"iommuctl-plan": 1', '"iommuctl-plan": 2'),
+    "without a state": lambda text: json.dumps({**json.loads(text), "state": None}),
+    "prune is a word": lambda text: json.dumps({**json.loads(text), "prune": "yes"}),
+    "no document": lambda text: json.dumps({**json.loads(text), "document": 1}),
+    "its document is not TOML": lambda text: json.dumps({**json.loads(text), "document": "[["}),
+    "its document has a wrong key": lambda text: json.dumps({**json.loads(text), "document": "schema = 1\nx = 1"}),
+    "nested deeply": lambda _: '{"a":' * 100_000,
+    "other JSON": lambda _: "{}",
+    "numbers of many digits": lambda _: '{"a": ' + "9" * 5000 + "}",
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_plans_that_were_tampered_with(applied: Run, run: Run, file: Path, state: Path, how: str) -> None:
+    applied("domain create extra")
+    plan = saved(applied, file)
+    plan.write_text(TAMPERED[how](plan.read_text("utf-8")), "utf-8")
+    with Iommu(state) as iommu:
+        before = snapshot(iommu)
+        refused = run("apply", str(plan), "-j")
+        assert (refused.code, refused.error["id"]) == (2, "bad-document")
+        assert snapshot(iommu) == before
+
+
+def test_a_plan_of_another_state(applied: Run, run: Run, file: Path) -> None:
+    plan = saved(applied, file)
+    plan.write_text(plan.read_text("utf-8").replace('"state": "', '"state": "0'), "utf-8")
+    refused = run("apply", str(plan), "-j")
+    assert (refused.code, refused.error["id"]) == (1, "plan-outdated")
+
+
+def test_a_plan_that_cannot_be_written(applied: Run, run: Run, file: Path, tmp_path: Path) -> None:
+    refused = run("plan", str(file), "--out", str(tmp_path / "no" / "folder"), "-j")
+    assert (refused.code, refused.out) == (5, "")
+    assert "no such file" in refused.error["what"]
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_files_that_cannot_be_read(run: Run, tmp_path: Path, command: str) -> None:
+    noise = tmp_path / "noise"
+    noise.write_bytes(b"schema = 1\n\xff")
+    for path, words in ((tmp_path, "is a directory"), (tmp_path / "none", "no such file"), (noise, "not UTF-8")):
+        refused = run(command, str(path), "-j")
+        assert (refused.code, refused.error["id"]) == (2, "bad-document")
+        assert words in refused.error["because"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_one_may_not_read(run: Run, file: Path) -> None:
+    file.chmod(0)
+    assert run("apply", str(file), "-j").error["id"] == "permission"
+
+
+def test_a_document_of_another_backend(applied: Run, run: Run, file: Path) -> None:
+    file.write_text(DOCUMENT.replace("= 1\n", '= 1\nbackend = "vtd"\n', 1), "utf-8")
+    for command in ("plan", "apply"):
+        refused = run(command, str(file), "-j")
+        assert (refused.code, refused.error["id"]) == (2, "other-backend")
+        assert refused.error["what"].startswith(f"{file}:2: backend: ")
+    file.write_text(DOCUMENT.replace("= 1\n", '= 1\nbackend = "nope"\n', 1), "utf-8")
+    assert run("apply", str(file), "-j").code in (2, 3)
+    assert run("apply", str(file), "--backend", "sim", "-j").error["id"] == "other-backend"
+
+
+def test_a_document_of_another_machine(applied: Run, run: Run, file: Path) -> None:
+    file.write_text(DOCUMENT + '[machine]\nram = "0+1G"\n', "utf-8")
+    refused = run("apply", str(file), "-j")
+    assert (refused.code, refused.error["id"]) == (1, "in-use")
+    assert refused.error["what"].startswith(f"{file}:11: machine: ")
+
+
+def test_a_dry_run_of_keep_going(run: Run, file: Path) -> None:
+    assert run("apply", str(file), "--keep-going", "--dry-run", "-j").error["what"] == "--keep-going has no dry run"
+
+
+def test_recover(reference: Run, run: Run) -> None:
+    before = reference("export").out
+    assert reference("recover").out == "nothing is lost: the tables hold what they should\n"
+    root = reference("translate 00:01.0 1M -j").json["steps"][0]["address"]
+    reference("sim", "write", root, "ff" * 16)
+    assert run("check").code == 1
+    assert reference("recover --dry-run -j").json["dry_run"]
+    assert run("check").code == 1
+    assert reference("recover").out == "the machine is made anew with its 20 objects; its memory is zero\n"
+    assert run("check").code == 0
+    assert reference("export").out == before
+
+
+SLOW = "import sys; from iommuctl.cli import progress; progress.PATIENCE = {}; from iommuctl.__main__ import main; "
+
+
+def test_a_progress_bar_on_a_terminal_when_it_takes_long(state: Path, file: Path, tmp_path: Path) -> None:
+    for patience, seen in (("0.0", True), ("60.0", False)):
+        code = SLOW.format(patience) + "sys.exit(main(sys.argv[1:]))"
+        folder = str(tmp_path / patience)
+        exit_code, printed = on_a_terminal("apply", str(file), "--state", folder, code=code)
+        assert exit_code == 0
+        assert ("applying" in printed) is seen
+        assert "5 added" in printed
+
+
+def test_no_progress_bar_in_a_pipe(state: Path, file: Path) -> None:
+    code = SLOW.format("0.0") + "code = main(sys.argv[1:]); assert 'rich' not in sys.modules; sys.exit(code)"
+    done = python("-c", code, "apply", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_bar_is_taken_off_when_a_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bar:
+        def __init__(self, what: str, total: int) -> None:
+            shown.append(f"{what} {total}")
+
+        def update(self, done: int) -> None:
+            shown.append(str(done))
+
+        def stop(self) -> None:
+            shown.append("stopped")
+
+    def fail() -> None:
+        with progress.progress("working") as told:
+            assert told
+            told(0, 2)
+            told(1, 2)
+            raise ZeroDivisionError
+
+    shown: list[str] = []
+    monkeypatch.setattr(progress, "ProgressBar", Bar)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert shown == ["working 2", "0", "1", "stopped"]
