@@ -85,7 +85,7 @@ class _Reader:
                 for index, mapping in enumerate(arrays["mappings"]):
                     place = (*path, "mappings", index)
                     key = Key("mapping", (name, mapping.pop("iova")))
-                    self._add(key, self._mapping(place, mapping), place)
+                    self._add(key, self._mapping(mapping), place)
             case "pgtable":
                 mappings = tuple(map(_guest_mapping, arrays["mappings"]))
                 self._check_apart((*path, "mappings"), mappings)
@@ -118,13 +118,11 @@ class _Reader:
             )
         return pasid
 
-    def _mapping(self, path: Path, fields: dict[str, Any]) -> MappingEntry:
-        self._one_of(path, fields, "memory", "pa")
+    def _mapping(self, fields: dict[str, Any]) -> MappingEntry:
         name, offset = fields.pop("memory", (None, 0))
         return MappingEntry(memory=name, offset=offset, **fields)
 
     def _binding(self, path: Path, fields: dict[str, Any]) -> BindingEntry:
-        self._one_of(path, fields, "pgtable", "addr")
         if "pgtable" in fields and "format" in fields:
             raise self._source.error(
                 (*path, "format"), "a page table that iommuctl builds has its own format",
@@ -132,10 +130,13 @@ class _Reader:
             )  # fmt: skip
         return BindingEntry(**fields)
 
-    def _one_of(self, path: Path, fields: Mapping[str, Any], one: str, other: str) -> None:
-        if (one in fields) == (other in fields):
-            both = "both of them stand" if one in fields else "none of them stands"
-            raise self._source.error(path, f"{both} here: {one} and {other}", because="exactly one of them is needed")
+    def _one_of(self, path: Path, fields: Mapping[str, Any], names: tuple[str, ...]) -> None:
+        there = sum(name in fields for name in names)
+        if there != 1:
+            both = "both of them stand" if there else "none of them stands"
+            raise self._source.error(
+                path, f"{both} here: {' and '.join(names)}", because="exactly one of them is needed"
+            )
 
     def _check_apart(self, path: Path, mappings: tuple[GuestMapping, ...]) -> None:
         order = sorted(range(len(mappings)), key=lambda index: mappings[index].iova)
@@ -150,7 +151,11 @@ class _Reader:
     def _array(self, path: Path, value: Any, table: shape.Table) -> list[dict[str, Any]]:
         if not isinstance(value, list):
             raise self._expected(path, value, "an array of tables")
-        return [self._fields((*path, index), each, table.fields) for index, each in enumerate(value)]
+        found = [self._fields((*path, index), each, table.fields) for index, each in enumerate(value)]
+        if table.one_of:
+            for index, fields in enumerate(found):
+                self._one_of((*path, index), fields, table.one_of)
+        return found
 
     def _fields(
         self, path: Path, table: Any, fields: Iterable[shape.Field], *, more: Iterable[str] = ()

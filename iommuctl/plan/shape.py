@@ -36,11 +36,12 @@ class Field(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its keys, and the arrays of tables in it."""
+    """A table: its keys, and the arrays of tables in it. Of the keys `one_of` it has exactly one."""
 
     meaning: str
     fields: tuple[Field, ...]
     arrays: Mapping[str, "Table"] = {}
+    one_of: tuple[str, ...] = ()
 
 
 def _text(value: Any) -> str:
@@ -116,6 +117,7 @@ WORD = Kind("a word", _text, _STRING)
 NAME = Kind("a name", _name, {"type": "string", "pattern": NAME_PATTERN})
 FLAG = Kind("true or false", _flag, {"type": "boolean"})
 COUNT = Kind("an integer", _count, {"type": "integer", "minimum": 0})
+PASID = Kind("an integer, 1 or more", _count, {"type": "integer", "minimum": 1})
 ADDRESS = Kind('an address, as "0x1000"', _number, _NUMERIC)
 SIZE = Kind('a size, as "4K", "0x1000" or 4096', _size, {**_NUMERIC, "minimum": 1})
 RANGE = Kind('a range, as "0x1000+4K" or "0x1000..0x1fff"', lambda value: numbers.byte_range(_text(value)), _STRING)
@@ -126,7 +128,7 @@ OPTIONS = Kind(
     "a table of words", _options, {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
 )
 
-_PASID = Field("pasid", COUNT, "PASID of the slot; without it the slot of the RID itself")
+_PASID = Field("pasid", PASID, "PASID of the slot; without it the slot of the RID itself")
 _LABEL = Field("label", TEXT, "a note for people")
 
 MACHINE = Table(
@@ -157,6 +159,7 @@ DOMAIN = Table(
                 Field("pa", ADDRESS, "physical address that it shows"),
                 Field("prot", PROT, 'what a device may do there; "rw" unless given'),
             ),
+            one_of=("memory", "pa"),
         )
     },
 )
@@ -200,15 +203,18 @@ DEVICE = Table(
                 Field("domain", NAME, "the parent", required=True),
                 Field("pgtable", NAME, "a page table that iommuctl builds"),
                 Field("addr", ADDRESS, "GPA of a page table that its owner builds"),
-                Field("format", WORD, "page-table format of the one at `addr`"),
+                Field("format", WORD, "page-table format of the one at `addr`; the backend's first unless given"),
                 _LABEL,
             ),
+            one_of=("pgtable", "addr"),
         ),
     },
 )
 
 NAMED: Mapping[str, Table] = {"memory": MEMORY, "domain": DOMAIN, "pgtable": PGTABLE, "device": DEVICE}
 """Tables of tables: one for each object, by its name or RID."""
+PATTERNS: Mapping[str, str] = {kind: RID_PATTERN if kind == "device" else NAME_PATTERN for kind in NAMED}
+"""What such a name looks like."""
 TOP = (
     Field("schema", COUNT, f"version of the format, {SCHEMA}", required=True),
     Field("backend", WORD, "backend that the state folder must belong to, or belongs to from now on"),

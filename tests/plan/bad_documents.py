@@ -183,6 +183,7 @@ BAD: dict[str, Bad] = {
         3,
         f"{AT_DEVICE}.bindings[0].format",
         "has its own format",
+        by_shape=False,
     ),
     "a binding with an empty domain": bad(
         DEVICE + 'bindings = [{ domain = "", pgtable = "t" }]', 3, f"{AT_DEVICE}.bindings[0].domain", "cannot be a name"
