@@ -114,3 +114,32 @@ def reference(ok: Run, tmp_path: Path) -> Run:
     file.write_text(REFERENCE, encoding="utf-8")
     assert not ok(f"batch {file} --quiet").out
     return ok
+
+
+DOCUMENT = """\
+schema = 1
+[memory.ram]
+size = "4M"
+[domain.vm]
+label = "a [label]"
+nest_parent = true
+mappings = [{ iova = 0, size = "4M", memory = "ram" }]
+[device."0000:00:01.0"]
+pasid_bits = 8
+attachments = [{ domain = "vm" }]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A topology document."""
+    path = tmp_path / "topology.toml"
+    path.write_text(DOCUMENT, "utf-8")
+    return path
+
+
+@pytest.fixture
+def applied(ok: Run, file: Path) -> Run:
+    """As `ok`, in a folder that holds what the document says."""
+    ok("apply", str(file), "--quiet")
+    return ok

@@ -1,51 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""plan, apply, export and recover: what they print, their exit codes, their refusals, and the progress bar."""
+"""plan, apply, export and recover: what they print, their exit codes, and their refusals."""
 
-import json
 import os
 import sys
 import tomllib
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from iommuctl import Iommu
-from iommuctl.cli import progress
 from iommuctl.testing.probes import snapshot
 
-from .conftest import Run, python
-from .test_terminal import on_a_terminal
+from .conftest import DOCUMENT, Run
 
-DOCUMENT = """\
-schema = 1
-[memory.ram]
-size = "4M"
-[domain.vm]
-label = "a [label]"
-nest_parent = true
-mappings = [{ iova = 0, size = "4M", memory = "ram" }]
-[device."0000:00:01.0"]
-pasid_bits = 8
-attachments = [{ domain = "vm" }]
-"""
 OTHER = DOCUMENT.replace('"a [label]"', '"other"').replace("= 8", "= 4").replace(
     "[device", "[domain.new]\nmappings = [{ iova = 0, size = 4096, pa = 0, prot = \"r\" }]\n[device"
 )  # fmt: skip
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "topology.toml"
-    path.write_text(DOCUMENT, "utf-8")
-    return path
-
-
-@pytest.fixture
-def applied(ok: Run, file: Path) -> Run:
-    ok("apply", str(file), "--quiet")
-    return ok
 
 
 def test_text_of_plan_and_apply(ok: Run, file: Path) -> None:
@@ -171,73 +142,6 @@ def test_keep_going(run: Run, file: Path) -> None:
     assert [failed["kind"] for failed in document["failed"]] == ["mapping", "attachment"]
 
 
-def saved(ok: Run, file: Path) -> Path:
-    plan = file.with_suffix(".plan")
-    printed = ok("plan", str(file), "--prune", "--out", str(plan)).out
-    assert printed.endswith(f"written to {plan}: `iommuctl apply {plan}` does exactly this\n")
-    return plan
-
-
-def test_a_saved_plan_remembers_prune(applied: Run, file: Path) -> None:
-    applied("domain create extra")
-    plan = saved(applied, file)
-    assert "removed" in applied("apply", str(plan)).out
-    assert applied("domain list --brief").out == "vm\n"
-
-
-@pytest.mark.parametrize("option", ["--prune", "--keep-going"])
-def test_a_plan_says_by_itself_what_is_to_be_done(applied: Run, run: Run, file: Path, option: str) -> None:
-    plan = saved(applied, file)
-    refused = run("apply", str(plan), option, "-j")
-    assert (refused.code, refused.error["what"]) == (2, f"{plan} is a plan")
-
-
-def test_a_plan_of_a_plan(applied: Run, run: Run, file: Path) -> None:
-    plan = saved(applied, file)
-    refused = run("plan", str(plan), "-j")
-    assert (refused.code, refused.error["id"]) == (2, "usage")
-    assert refused.error["what"] == f"{plan} is a plan already"
-
-
-TAMPERED: dict[str, Any] = {
-    "cut": lambda text: text[: len(text) // 2],
-    "another version": lambda text: text.replace('"iommuctl-plan": 1', '"iommuctl-plan": 2'),
-    "without a state": lambda text: json.dumps({**json.loads(text), "state": None}),
-    "prune is a word": lambda text: json.dumps({**json.loads(text), "prune": "yes"}),
-    "no document": lambda text: json.dumps({**json.loads(text), "document": 1}),
-    "its document is not TOML": lambda text: json.dumps({**json.loads(text), "document": "[["}),
-    "its document has a wrong key": lambda text: json.dumps({**json.loads(text), "document": "schema = 1\nx = 1"}),
-    "nested deeply": lambda _: '{"a":' * 100_000,
-    "other JSON": lambda _: "{}",
-    "numbers of many digits": lambda _: '{"a": ' + "9" * 5000 + "}",
-}
-
-
-@pytest.mark.parametrize("how", TAMPERED)
-def test_plans_that_were_tampered_with(applied: Run, run: Run, file: Path, state: Path, how: str) -> None:
-    applied("domain create extra")
-    plan = saved(applied, file)
-    plan.write_text(TAMPERED[how](plan.read_text("utf-8")), "utf-8")
-    with Iommu(state) as iommu:
-        before = snapshot(iommu)
-        refused = run("apply", str(plan), "-j")
-        assert (refused.code, refused.error["id"]) == (2, "bad-document")
-        assert snapshot(iommu) == before
-
-
-def test_a_plan_of_another_state(applied: Run, run: Run, file: Path) -> None:
-    plan = saved(applied, file)
-    plan.write_text(plan.read_text("utf-8").replace('"state": "', '"state": "0'), "utf-8")
-    refused = run("apply", str(plan), "-j")
-    assert (refused.code, refused.error["id"]) == (1, "plan-outdated")
-
-
-def test_a_plan_that_cannot_be_written(applied: Run, run: Run, file: Path, tmp_path: Path) -> None:
-    refused = run("plan", str(file), "--out", str(tmp_path / "no" / "folder"), "-j")
-    assert (refused.code, refused.out) == (5, "")
-    assert "no such file" in refused.error["what"]
-
-
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_files_that_cannot_be_read(run: Run, tmp_path: Path, command: str) -> None:
     noise = tmp_path / "noise"
@@ -287,49 +191,3 @@ def test_recover(reference: Run, run: Run) -> None:
     assert reference("recover").out == "the machine is made anew with its 20 objects; its memory is zero\n"
     assert run("check").code == 0
     assert reference("export").out == before
-
-
-SLOW = "import sys; from iommuctl.cli import progress; progress.PATIENCE = {}; from iommuctl.__main__ import main; "
-
-
-def test_a_progress_bar_on_a_terminal_when_it_takes_long(state: Path, file: Path, tmp_path: Path) -> None:
-    for patience, seen in (("0.0", True), ("60.0", False)):
-        code = SLOW.format(patience) + "sys.exit(main(sys.argv[1:]))"
-        folder = str(tmp_path / patience)
-        exit_code, printed = on_a_terminal("apply", str(file), "--state", folder, code=code)
-        assert exit_code == 0
-        assert ("applying" in printed) is seen
-        assert "5 added" in printed
-
-
-def test_no_progress_bar_in_a_pipe(state: Path, file: Path) -> None:
-    code = SLOW.format("0.0") + "code = main(sys.argv[1:]); assert 'rich' not in sys.modules; sys.exit(code)"
-    done = python("-c", code, "apply", str(file))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_bar_is_taken_off_when_a_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bar:
-        def __init__(self, what: str, total: int) -> None:
-            shown.append(f"{what} {total}")
-
-        def update(self, done: int) -> None:
-            shown.append(str(done))
-
-        def stop(self) -> None:
-            shown.append("stopped")
-
-    def fail() -> None:
-        with progress.progress("working") as told:
-            assert told
-            told(0, 2)
-            told(1, 2)
-            raise ZeroDivisionError
-
-    shown: list[str] = []
-    monkeypatch.setattr(progress, "ProgressBar", Bar)
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert shown == ["working 2", "0", "1", "stopped"]

@@ -19,6 +19,7 @@ from iommuctl.plan.current import describe
 from iommuctl.plan.document import Document, PageTableEntry
 from iommuctl.plan.reading import read
 from iommuctl.plan.source import Source
+from iommuctl.plan.steps import Step, carry_out, steps
 from iommuctl.testing.probes import snapshot
 from tests.plan.random_states import RIDS, STATES, Call, build, lands, probes
 
@@ -96,18 +97,17 @@ def test_with_prune_one_state_becomes_the_other(
 
 def fails_at(at: int, iommu: Iommu, source: Source, wanted: Document) -> None:
     """Apply with a step that fails, if there is any."""
-    whole = applying.carry_out
-    left = at % max(1, len(applying.steps(plan(iommu, wanted, prune=True).changes)))
+    left = at % max(1, len(steps(plan(iommu, wanted, prune=True).changes)))
 
-    def carry_out(iommu: Iommu, step: Any) -> None:
+    def failing(iommu: Iommu, step: Step) -> None:
         nonlocal left
-        whole(iommu, step)
+        carry_out(iommu, step)
         if not left:
             raise NoRoom("the test says so")
         left -= 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(applying, "carry_out", carry_out)
+        patch.setattr(applying, "carry_out", failing)
         if plan(iommu, wanted, prune=True):
             with pytest.raises(NoRoom):
                 apply(iommu, source, wanted, prune=True)
