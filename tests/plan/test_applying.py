@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
+import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from iommuctl.plan.source import Source
 from iommuctl.plan.steps import Step, carry_out, steps
 from iommuctl.testing.probes import snapshot
 from tests.plan.random_states import RIDS, STATES, Call, build, lands, probes
+from tests.plan.test_reading import EXAMPLE, changed, places
 
 quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -225,6 +228,41 @@ def test_each_step_by_itself(iommu: Iommu) -> None:
     assert str(failure.change.key) == f"attachment {RIDS[0]} PASID 16"
     assert failure.error.what.startswith('file:7: device."0000:00:01.0".attachments[1]: PASID 16 is too wide')
     assert len(iommu.slots()) == 1
+
+
+EXTREMES = (0, 1, 4095, 1 << 20, 1 << 31, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1)
+NUMBERS = [
+    *EXTREMES,
+    *map(hex, EXTREMES),
+    "0+16777215T",
+    "0xfffffffffffff000+4K",
+    "vm1+0x7ffffffffffff000",
+    "vm1",
+    "d",
+    "4K",
+]
+
+
+@settings(parent=quick, max_examples=60)
+@given(data=st.data())
+def test_whatever_is_read_is_applied_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Numbers at the ends of what can be written, in every place."""
+    table = tomli.loads(EXAMPLE)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from([path for path in places(table) if len(path) > 2]))
+        table = changed(table, at, "value", data.draw(st.sampled_from(NUMBERS)))
+    source = Source("file", tomli_w.dumps(table))
+    with Iommu(tmp_path_factory.mktemp("state"), backend="sim") as iommu:
+        iommu.dry_run = True
+        try:
+            wanted = read(source)
+            apply(iommu, source, wanted)
+        except IommuError as error:
+            told = error.what
+        else:
+            told = "file:"
+        assert told.startswith("file:")
+        assert iommu.backend_name is None
 
 
 MACHINE = """
