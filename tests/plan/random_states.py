@@ -117,6 +117,16 @@ STATES: st.SearchStrategy[list[Call]] = st.integers(0, 1 << 32).map(_calls)
 """Calls in an order in which most of them work."""
 
 
+def _pair(one: list[Call], other: list[Call], differ: set[int]) -> tuple[list[Call], list[Call]]:
+    mixed = [[call for call in (other if kind in differ else one) if call[0] == kind] for kind in range(len(CALLS))]
+    return one, [call for part in mixed for call in part]
+
+
+_EVERY = set(range(len(CALLS)))
+PAIRS = st.builds(_pair, STATES, STATES, st.sampled_from([_EVERY, _EVERY, *({kind} for kind in _EVERY), {3, 5}, {5}]))
+"""Two states: unlike, or alike but for some kinds of objects."""
+
+
 def build(iommu: Iommu, calls: list[Call]) -> None:
     """Make the calls in one transaction; what is refused is left out."""
     with iommu.transaction():

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import tomli
 import tomli_w
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from iommuctl import Iommu
 from iommuctl.errors import IommuError, NoRoom, PlanOutdated
-from iommuctl.model import Attachment
+from iommuctl.model import Attachment, Binding, Occupant
 from iommuctl.plan import applying, writing
 from iommuctl.plan.applying import Plan, apply, apply_each, plan, rebuild
 from iommuctl.plan.current import describe
@@ -23,7 +23,7 @@ from iommuctl.plan.reading import read
 from iommuctl.plan.source import Source
 from iommuctl.plan.steps import Step, carry_out, steps
 from iommuctl.testing.probes import snapshot
-from tests.plan.random_states import RIDS, STATES, Call, build, lands, probes
+from tests.plan.random_states import PAIRS, RIDS, STATES, Call, build, lands, probes
 from tests.plan.test_reading import EXAMPLE, changed, places
 
 quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -71,12 +71,13 @@ def check_plan(found: Plan, before: Document, after: Document) -> None:
 
 
 @quick
-@given(a=STATES, b=STATES, at=st.integers(0, 100))
+@given(pair=PAIRS, at=st.integers(0, 100))
 def test_with_prune_one_state_becomes_the_other(
-    tmp_path_factory: pytest.TempPathFactory, a: list[Call], b: list[Call], at: int
+    tmp_path_factory: pytest.TempPathFactory, pair: tuple[list[Call], list[Call]], at: int
 ) -> None:
-    with states(tmp_path_factory, a, b) as (one, other):
+    with states(tmp_path_factory, *pair) as (one, other):
         warm(one)
+        old = probes(one)
         source, wanted = exported(other)
         before = describe(one)
         there = snapshot(one)
@@ -85,17 +86,38 @@ def test_with_prune_one_state_becomes_the_other(
         found = plan(one, wanted, prune=True)
         assert snapshot(one) == there
 
-        assert apply(one, source, wanted, prune=True).plan == found
+        try:
+            applied = apply(one, source, wanted, prune=True).plan
+        except NoRoom as error:
+            # A page table that changes in place gets back only later what its pool loses now.
+            told = error.what
+            assert snapshot(one) == there
+            assume("in its pool" not in told)
+            raise
+        assert applied == found
         assert describe(one).objects == wanted.objects
         assert one.check() == []
         check_plan(found, before, describe(one))
         assert [lands(one, *probe) for probe in probes(other)] == [lands(other, *probe) for probe in probes(other)]
 
+        check_caches(one, old)
         there = snapshot(one)
         assert not apply(one, source, wanted, prune=True).plan
         assert not apply(one, source, wanted).plan
         assert snapshot(one).rows == there.rows
         assert snapshot(one).memory == there.memory
+
+
+def check_caches(iommu: Iommu, old: list[tuple[str, int | None, int]]) -> None:
+    """Where something was mapped before the caches have forgotten it, or hold what is there now."""
+    slots = {(str(held.slot.rid), held.slot.pasid) for held in iommu.slots() if not _is_the_guests(held)}
+    for rid, pasid, iova in old:
+        if (rid, pasid) in slots:
+            lands(iommu, rid, pasid, iova)
+
+
+def _is_the_guests(held: Occupant) -> bool:
+    return isinstance(held, Binding) and held.pgtable is None
 
 
 def fails_at(at: int, iommu: Iommu, source: Source, wanted: Document) -> None:
@@ -117,12 +139,13 @@ def fails_at(at: int, iommu: Iommu, source: Source, wanted: Document) -> None:
 
 
 @quick
-@given(a=STATES, b=STATES)
+@given(pair=PAIRS)
 def test_without_prune_nothing_goes_that_the_document_does_not_name(
-    tmp_path_factory: pytest.TempPathFactory, a: list[Call], b: list[Call]
+    tmp_path_factory: pytest.TempPathFactory, pair: tuple[list[Call], list[Call]]
 ) -> None:
-    with states(tmp_path_factory, a, b) as (one, other):
+    with states(tmp_path_factory, *pair) as (one, other):
         warm(one)
+        old = probes(one)
         source, wanted = exported(other)
         before, there = describe(one), snapshot(one)
         try:
@@ -143,6 +166,7 @@ def test_without_prune_nothing_goes_that_the_document_does_not_name(
                 assert isinstance(named, PageTableEntry)
                 assert pages(now) == pages(entry) | pages(named)
         assert not plan(one, wanted)
+        check_caches(one, old)
         warm(one)
 
 
