@@ -26,7 +26,9 @@ def committed() -> str:
 def test_it_is_what_the_program_says() -> None:
     generated: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["documents"]()
     pages = {f"{path.parent.name}/{path.name}" for folder in FOLDERS for path in (ROOT / "docs" / folder).iterdir()}
-    assert pages | {"reference.md", "fidelity.md", "topology.schema.json"} == set(generated), "run `python docs/generate.py`"
+    assert pages | {"reference.md", "fidelity.md", "topology.schema.json"} == set(generated), (
+        "run `python docs/generate.py`"
+    )
     for name, text in generated.items():
         assert (ROOT / "docs" / name).read_text("utf-8") == text, f"run `python docs/generate.py`: {name} differs"
 
