@@ -253,6 +253,11 @@ class Session:
             finally:
                 self._open = None
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a block of `transaction` is open."""
+        return self._open is not None
+
     @contextlib.contextmanager
     def _read(self) -> Iterator[Operation]:
         if self._shared:

@@ -68,6 +68,7 @@ def plan_(
     from iommuctl.plan.reading import read
 
     session = session_of(ctx)
+    _check_alone(session, "plan")
     saved = _load(file)
     if saved.state is not None:
         raise Usage(f"{file} is a plan already", hint=f"`iommuctl apply {file}` carries it out")
@@ -111,6 +112,7 @@ def apply_(
     from iommuctl.plan.reading import read
 
     session = session_of(ctx)
+    _check_alone(session, "apply")
     saved = _load(file)
     if saved.state is not None and (prune or keep_going):
         raise Usage(f"{file} is a plan", because="it says by itself what is to be done", hint="leave the option away")
@@ -165,11 +167,21 @@ def recover(ctx: typer.Context) -> None:
     )
 
 
+def _check_alone(session: Session, command: str) -> None:
+    """Documents are tried and applied in transactions of their own."""
+    if session.iommu.in_transaction:
+        raise Usage(
+            f"{command} stands in a batch with --atomic",
+            because="a document is all or nothing by itself",
+            hint="leave --atomic away, or put the other lines into the document",
+        )
+
+
 def _load(file: str) -> "SavedPlan":
     from iommuctl.plan.saved import load
     from iommuctl.plan.source import LARGEST
 
-    hint = "a document is TOML, as `iommuctl export` prints it"
+    hint = "a document is what `iommuctl export` prints"
     try:
         with opened(file) as stream:
             text = stream.read(LARGEST + 1)

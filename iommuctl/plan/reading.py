@@ -103,8 +103,8 @@ class _Reader:
 
     def _add(self, key: Key, entry: Entry, path: Path) -> None:
         if key in self._objects:
-            first = self._source.line(self._places[key])
-            raise self._source.error(path, f"{key} stands here twice", because=f"it stands on line {first}, too")
+            first = self._source.elsewhere(self._places[key])
+            raise self._source.error(path, f"{key} stands here twice", because=f"it stands {first}, too")
         self._objects[key], self._places[key] = entry, path
 
     def _pasid(self, path: Path, entry: dict[str, Any]) -> int | None:
@@ -145,7 +145,7 @@ class _Reader:
             if first.iova + first.size > second.iova:
                 raise self._source.error(
                     (*path, after), f"{second.iova:#x}+{second.size:#x} overlaps another mapping",
-                    because=f"{first.iova:#x}+{first.size:#x} stands on line {self._source.line((*path, before))}",
+                    because=f"{first.iova:#x}+{first.size:#x} stands {self._source.elsewhere((*path, before))}",
                 )  # fmt: skip
 
     def _array(self, path: Path, value: Any, table: shape.Table) -> list[dict[str, Any]]:

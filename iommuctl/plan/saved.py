@@ -25,24 +25,34 @@ def dump(plan: SavedPlan) -> str:
 
 
 def load(name: str, text: str) -> SavedPlan:
-    """A plan, or a document by itself. Raises BadDocument."""
+    """A plan, or a document by itself: TOML, or JSON as `export -j` prints it. Raises BadDocument."""
     if not text.lstrip().startswith("{"):
         return SavedPlan(Source(name, text))
-    try:
-        body: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _no_plan(name, "it is not JSON") from None
-    if not isinstance(body, dict) or body.get("iommuctl-plan") != VERSION:
-        raise _no_plan(name, f"it has no `iommuctl-plan` {VERSION}")
+    body = _json(name, text)
+    if "iommuctl-plan" not in body:
+        return SavedPlan(Source(name, text, body))
+    if body["iommuctl-plan"] != VERSION:
+        raise _neither(name, f"it is no plan of version {VERSION}")
     document, of, prune, state = (body.get(key) for key in ("document", "name", "prune", "state"))
     if not (isinstance(document, str) and isinstance(of, str) and isinstance(prune, bool) and isinstance(state, str)):
-        raise _no_plan(name, "it is not complete")
-    return SavedPlan(Source(of, document), prune, state)
+        raise _neither(name, "it is not complete")
+    in_json = document.lstrip().startswith("{")
+    return SavedPlan(Source(of, document, _json(of, document) if in_json else None), prune, state)
 
 
-def _no_plan(name: str, because: str) -> BadDocument:
+def _json(name: str, text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise _neither(name, "it begins as JSON and is none")
+    return body
+
+
+def _neither(name: str, because: str) -> BadDocument:
     return BadDocument(
         f"{name} is neither a topology document nor a plan",
         because=because,
-        hint="a document is TOML, as `iommuctl export` prints it; a plan is what `iommuctl plan --out` wrote",
+        hint="a document is what `iommuctl export` prints; a plan is what `iommuctl plan --out` wrote",
     )

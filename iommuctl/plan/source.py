@@ -14,13 +14,17 @@ LARGEST = 64 << 20
 
 
 class Source:
-    """A TOML text and its name, which is a path or `-`. Raises BadDocument for what is not TOML."""
+    """A TOML text and its name, which is a path or `-`. Raises BadDocument for what is not TOML.
 
-    def __init__(self, name: str, text: str) -> None:
+    Of a text in JSON, the `table` that it holds is given; then there are no lines.
+    """
+
+    def __init__(self, name: str, text: str, table: dict[str, Any] | None = None) -> None:
         self.name, self.text = name, text
+        self._has_lines = table is None
         if len(text) > LARGEST:
             raise BadDocument(f"{name} is no topology document", because=f"it has more than {LARGEST >> 20} MiB")
-        self.table = _parse(name, text)
+        self.table = _parse(name, text) if table is None else table
 
     def error(self, path: Path, what: str, *, because: str = "", hint: str = "") -> BadDocument:
         """An error about what stands at that path."""
@@ -28,7 +32,12 @@ class Source:
 
     def where(self, path: Path) -> str:
         """File, line and key of a path, as error messages begin with them."""
-        return f"{self.name}:{self.line(path)}: {path_text(path)}".removesuffix(": ")
+        name = f"{self.name}:{self.line(path)}" if self._has_lines else self.name
+        return f"{name}: {path_text(path)}".removesuffix(": ")
+
+    def elsewhere(self, path: Path) -> str:
+        """Where another path is, within an error about this document."""
+        return f"on line {self.line(path)}" if self._has_lines else f"at {path_text(path)}"
 
     def line(self, path: Path) -> int:
         """The line, counted from 1, on which the key or element at a path of the document begins.

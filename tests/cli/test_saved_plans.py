@@ -78,3 +78,23 @@ def test_a_plan_that_cannot_be_written(applied: Run, run: Run, file: Path, tmp_p
     refused = run("plan", str(file), "--out", str(tmp_path / "no" / "folder"), "-j")
     assert (refused.code, refused.out) == (5, "")
     assert "no such file" in refused.error["what"]
+
+
+def test_json_that_export_printed_is_a_document(applied: Run, run: Run, file: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "exported.json"
+    exported.write_text(applied("export", "-j").out)
+    other = ("--state", str(tmp_path / "other"))
+    plan = tmp_path / "exported.plan"
+    applied("plan", str(exported), "--out", str(plan), *other)
+    applied("apply", str(plan), *other)
+    assert applied("export", *other).out == applied("export").out
+    assert applied("apply", str(exported), *other).out == "nothing to do: all is as the document says\n"
+
+
+def test_an_error_in_json_has_a_key_and_no_line(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "document.json"
+    file.write_text('{"schema": 1, "domain": {"d": {"width": "wide"}}}')
+    assert run("apply", str(file), "-j").error["what"] == f"{file}: domain.d.width: a string stands here"
+    file.write_text('{"schema": 1, "device": {"0:1.0": {"attachments": [{"domain": "d"}, {"domain": "e"}]}}}')
+    error = run("apply", str(file), "-j").error
+    assert (error["id"], error["because"]) == ("bad-document", 'it stands at device."0:1.0".attachments[0], too')
