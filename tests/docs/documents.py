@@ -1,68 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents as the tests see them: their blocks, and the commands of a console block."""
+"""Which documents have examples, and a console that types them."""
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from docs.blocks import Block, blocks, line
 from iommuctl.__main__ import main
 
 ROOT = Path(__file__).parents[2]
+REQUIRED = "IOMMUCTL_REQUIRE_LAB"
 
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_PIPE = " | iommuctl "
+ELSEWHERE = {"docs/backends.md"}
+"""Its blocks make a package, which a test of its own installs."""
 
-
-class Example(NamedTuple):
-    """A command, and the lines that follow it; none where the document does not show what it prints."""
-
-    command: str
-    output: str
+_SHELL = re.compile(r"[|&;<>$`*]|^(?!iommuctl )")
+"""What only a shell understands: pipes, redirections, variables, other programs."""
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """The texts of the blocks in that language, in their order."""
-    return [text for name, text in _BLOCK.findall(document) if name == language]
+def documents() -> list[str]:
+    """The documents whose examples run, by their places."""
+    found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    names = [str(path.relative_to(ROOT)) for path in found if any(map(runs, blocks(path.read_text("utf-8"))))]
+    return [name for name in names if name not in ELSEWHERE]
 
 
-def examples(block: str) -> Iterator[Example]:
-    """The commands of a console block."""
-    assert block.startswith("$ ")
-    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition("\n")
-        yield Example(command, output)
+def runs(block: Block) -> bool:
+    """Whether a block is typed or run, and not only read or saved."""
+    return block.language in ("console", "python") and block.file is None
 
 
 class Console:
-    """Types commands into this process, in one state folder."""
+    """Types commands in one working directory, with one state folder: in this process where no shell is needed."""
 
-    def __init__(self, state: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
-        self._capsys = capsys
-        self._patch = patch
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.left_out: list[str] = []
         self.code = 0
-        patch.setenv("IOMMUCTL_STATE", str(state))
+        self._capsys = capsys
+        patch.chdir(folder)
+        patch.setenv("IOMMUCTL_STATE", str(folder / "state"))
         patch.setenv("COLUMNS", "100")
         patch.setenv("NO_COLOR", "1")
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
-    def __call__(self, command: str) -> str:
-        """What the command prints, on stdout and stderr; `code` is its exit code then."""
-        if command == "echo $?":
-            text, self.code = f"{self.code}\n", 0
-            return text
-        if _PIPE in command:
-            left, _, command = command.partition(_PIPE)
-            piped = subprocess.run(["/bin/sh", "-c", left], check=True, capture_output=True, text=True).stdout
-            self._patch.setattr(sys, "stdin", StringIO(piped))
-            command = f"iommuctl {command}"
-        program, *arguments = shlex.split(command)
-        assert program == "iommuctl", "only iommuctl runs in a console block; what is only to be read is `sh`"
-        self.code = main(arguments)
+    def __call__(self, command: str) -> str | None:
+        """What the command prints, on stdout and stderr; `code` is its exit code then.
+
+        None for a command that needs jq where there is none.
+        """
+        if re.search(r"\bjq\b", command) and not shutil.which("jq"):
+            self.left_out.append(command)
+            return None
+        if _SHELL.search(command):
+            done = subprocess.run(
+                line(command, self.code), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            self.code = done.returncode
+            return done.stdout + done.stderr
+        self.code = main(shlex.split(command)[1:])
         captured = self._capsys.readouterr()
         return captured.out + captured.err
