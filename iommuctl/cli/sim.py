@@ -241,10 +241,12 @@ def show_stale(out: Output, result: DmaResult) -> None:
         return
     caches = " and ".join(dict.fromkeys(each.cache for each in result.changed)) or "a cache"
     out.line(("bad", "stale: "), ("", f"{caches} answered, and the tables say something else"))
-    for each in result.changed:
-        by = f", last by `{each.operation}`" if each.operation else ""
-        out.line(("", "  changed  "), ("name", each.structure), ("address", f" {each.address:#x}"),
-                 ("", f" of {each.table}{by}"))  # fmt: skip
+    # Caches that hold the same entry as it was are one line: the caches are named above.
+    for structure, address, table, operation in dict.fromkeys(
+        (each.structure, each.address, each.table, each.operation) for each in result.changed
+    ):
+        by = f", last by `{operation}`" if operation else ""
+        out.line(("", "  changed  "), ("name", structure), ("address", f" {address:#x}"), ("", f" of {table}{by}"))
     for command in result.missing:
         out.line(("", "  missing  "), ("name", command.name), ("", f"  {field_list(command.fields)}"))
 

@@ -61,6 +61,9 @@ def test_what_is_missing_is_named_for_each_cache(reference: Run) -> None:
     command = both["missing"][0]
     assert command["fields"] | {"PASID": "0x3", "ADDR": SVA} == command["fields"]
     assert len(bytes.fromhex(command["raw"])) == 32
+    text = reference(f"{DMA} --translated").out
+    assert "stale: iotlb and device_tlb answered" in text
+    assert text.count("  changed  ") == 1
 
 
 def test_a_guest_that_writes_its_table_by_itself(reference: Run) -> None:
