@@ -17,11 +17,12 @@ EXAMPLE = re.compile(r"^\$ (?P<command>.*)\n(?P<output>(?:(?!\$ ).*\n)*)", re.MU
 
 
 class Block(NamedTuple):
-    """One block; `file` is the name to save it under, if there is one."""
+    """One block; `file` is the name to save it under, if there is one, and `above` counts the lines above its text."""
 
     language: str
     text: str
     file: str | None
+    above: int
 
 
 class Example(NamedTuple):
@@ -34,7 +35,7 @@ class Example(NamedTuple):
 def blocks(document: str) -> Iterator[Block]:
     """All blocks in their order."""
     for match in BLOCK.finditer(document):
-        yield Block(match["language"], match["text"], match["file"])
+        yield Block(match["language"], match["text"], match["file"], document.count("\n", 0, match.start("text")))
 
 
 def texts(document: str, language: str) -> list[str]:

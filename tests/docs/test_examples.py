@@ -27,7 +27,8 @@ def test_the_examples_run_and_print_what_the_document_says(
         if block.file:
             (tmp_path / block.file).write_text(block.text, "utf-8")
         elif block.language == "python":
-            exec(compile(block.text.replace("/tmp", str(tmp_path / "tmp")), name, "exec"), {})
+            text = "\n" * block.above + block.text.replace("/tmp", str(tmp_path / "tmp"))
+            exec(compile(text, ROOT / name, "exec"), {})
             capsys.readouterr()
         elif block.language == "console":
             for example in examples(block.text):
