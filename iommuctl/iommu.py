@@ -199,7 +199,7 @@ class Iommu(Simulation):
                     f"no page table is bound on {parent.name}" + (" there" if rid or pasid is not None else ""),
                     because="plain attachments need no invalidation: map and unmap flush by themselves"
                     if held
-                    else f"{parent.name} is not in such a slot",
+                    else f"{parent.name} is in no {'such ' if rid or pasid is not None else ''}slot",
                     hint="" if held else "`iommuctl topology` shows what is where",
                 )
             operation.call("invalidate", request=InvalidateRequest(bindings, first, last, leaf))

@@ -17,7 +17,8 @@ EXAMPLES = """
 iommuctl memory create buffers --size 16M
 iommuctl domain map domain1 --iova 0x100000 --size 64K --memory buffers+4K
 iommuctl memory list
-iommuctl memory destroy buffers
+# with what maps it
+iommuctl memory destroy buffers --force
 """
 
 app = module_app("Named memory, for mappings.", EXAMPLES)

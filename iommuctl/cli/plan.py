@@ -81,7 +81,7 @@ def plan_(
         _save(out, saved._replace(prune=prune, state=found.state))
     if session.json:
         session.document(_document(found))
-    else:
+    elif not session.quiet:
         _show(session.out, found)
         if out is not None:
             session.out.line(("", f"written to {out}: `iommuctl apply {out}` does exactly this"))
@@ -258,9 +258,14 @@ def _word(name: str, old: Any, new: Any, change: "Change") -> str:
 
 
 def _document(found: "Plan") -> dict[str, Any]:
+    from iommuctl.plan.writing import machine_values
+
     changes = [_change(change) for change in found.changes]
     if found.machine:
-        changes.insert(0, {"action": "add", "kind": "machine", "name": found.machine.architecture})
+        machine = {"action": "add", "kind": "machine", "name": found.machine.architecture}
+        changes.insert(
+            0, {**machine, "because": "it is not there yet", "old": None, "new": machine_values(found.machine)}
+        )
     counts = Counter(change["action"] for change in changes)
     return {"changes": changes, **{action: counts[action] for action in SYMBOLS}}
 

@@ -21,10 +21,10 @@ iommuctl detach domain2 0000:00:01.0 --pasid 1
 # a page table that iommuctl built, and one of which only the address is known
 iommuctl bind-pgtable domain2 0000:00:01.0 --pasid 3 --pgtable sva-a
 iommuctl bind-pgtable domain3 0000:00:02.0 --pasid 3 --addr 0x200000
-iommuctl unbind-pgtable domain2 0000:00:01.0 --pasid 3
 # one page of one binding; then everything that is bound on domain2
 iommuctl invalidate domain2 --device 0000:00:01.0 --pasid 3 --iova 0x7f0000000000 --size 4K --leaf
 iommuctl invalidate domain2
+iommuctl unbind-pgtable domain2 0000:00:01.0 --pasid 3
 """
 
 app = module_app("Slots: what each device, and each of its PASIDs, uses.", EXAMPLES)

@@ -43,7 +43,7 @@ def plain(document: Document) -> dict[str, Any]:
         else:
             holder, array = tables["device"][str(slot_of(key).rid)], f"{key.kind}s"
         holder.setdefault(array, []).append(values(key, entry))
-    machine = _machine(document.machine) if document.machine else None
+    machine = machine_values(document.machine) if document.machine else None
     top = {"schema": SCHEMA, "backend": document.backend, "machine": machine, **tables}
     return {name: value for name, value in top.items() if value not in (None, {})}
 
@@ -70,7 +70,8 @@ def values(key: Key, entry: Entry) -> dict[str, Any]:
     return _given(table)
 
 
-def _machine(machine: SetupRequest) -> dict[str, Any]:
+def machine_values(machine: SetupRequest) -> dict[str, Any]:
+    """A machine as its table."""
     options = dict(sorted(machine.options.items()))
     ranges = {"ram": _range(machine.ram), "tables": _range(machine.tables)}
     return _given({"architecture": machine.architecture, **ranges, "options": options or None})

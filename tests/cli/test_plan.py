@@ -81,7 +81,9 @@ def test_a_machine_is_among_the_changes(ok: Run, file: Path) -> None:
     file.write_text(DOCUMENT + '[machine]\narchitecture = "vtd"\nram = "0+1G"\n', "utf-8")
     assert ok("plan", str(file)).out.startswith("+ machine vtd\n+ memory")
     plan = ok("plan", str(file), "-j").json
-    assert plan["changes"][0] == {"action": "add", "kind": "machine", "name": "vtd"}
+    machine = {"because": "it is not there yet", "old": None, "new": {"architecture": "vtd", "ram": "0x0+1G"}}
+    assert plan["changes"][0] == {"action": "add", "kind": "machine", "name": "vtd", **machine}
+    assert ok("plan", str(file), "--quiet").out == ""
     assert plan["add"] == 6
     assert ok("apply", str(file)).out.endswith("6 added, 0 changed, 0 replaced, 0 removed\n")
     assert 'ram = "0x0+1G"' in ok("export").out
