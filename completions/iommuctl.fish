@@ -250,7 +250,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
     set -a opts --dry-run 'Change nothing; show the table words and the commands that would be written.'
     set -a opts --quiet 'Print no text when a change succeeds; -j still prints its document.'
     set -a opts '--backend=BACKEND' 'Backend of a new state folder (see `backend list`).'
-    set -a opts '--state=DIR' 'State folder; default $IOMMUCTL_STATE.'
+    set -a opts '--state=DIR' 'State folder; default $IOMMUCTL_STATE, else one of the user\'s own: see `man iommuctl`.'
     set -a opts '--color=auto|always|never' 'Colour the output.'
     set -a opts --help 'Show this message and exit.'
 end

@@ -45,14 +45,14 @@ def _page(name: str, lines: Iterator[str]) -> str:
 
 def _program(found: Sequence[Noun], errors: Sequence[type[IommuError]]) -> Iterator[str]:
     summary, _, more = HELP.partition("\n")
-    yield from _section("NAME", [_text(f"iommuctl - {summary.rstrip('.').lower()}")])
+    yield from _section("NAME", [_text(f"iommuctl - {_lowered(summary.rstrip('.'))}")])
     yield from _section("SYNOPSIS", [".B iommuctl", _text("COMMAND [ARGUMENTS] [OPTIONS]")])
     yield from _section("DESCRIPTION", _paragraphs(more))
     yield ".SH COMMANDS"
     for noun in found:
         yield from _record(f"{noun.name}", noun.summary + f"; see iommuctl-{noun.name}(1).")
     yield ".SH OPTIONS"
-    yield from _records(global_options())
+    yield from _records([*global_options(), ("--version", "Print the version.")])
     yield ".SH EXIT STATUS"
     yield from _records(EXITS)
     yield ".SH ERRORS"
@@ -68,7 +68,7 @@ def _program(found: Sequence[Noun], errors: Sequence[type[IommuError]]) -> Itera
 
 
 def _noun(noun: Noun) -> Iterator[str]:
-    yield from _section("NAME", [_text(f"iommuctl-{noun.name} - {noun.summary[0].lower()}{noun.summary[1:]}")])
+    yield from _section("NAME", [_text(f"iommuctl-{noun.name} - {_lowered(noun.summary)}")])
     yield ".SH SYNOPSIS"
     for command in noun.commands:
         yield _text(command.usage + (" [OPTIONS]" if command.options else ""))
@@ -116,6 +116,12 @@ def _record(name: str, text: str) -> Iterator[str]:
     yield ".TP"
     yield f".B {_text(name)}"
     yield _text(text) if text else "\\&"
+
+
+def _lowered(summary: str) -> str:
+    """A summary as it stands behind a name. Backquotes would confuse what reads such lines."""
+    first = summary if summary[1:2].isupper() else summary[0].lower() + summary[1:]
+    return first.replace("`", "")
 
 
 def _text(text: str) -> str:

@@ -28,6 +28,8 @@ def check(ctx: typer.Context) -> None:
         for problem in problems:
             session.out.line(("bad", "problem: "), ("", problem))
         if not problems and not session.quiet:
-            session.out.line(("good", "ok"), ("", ": the tables hold what they should"))
+            used = session.iommu.backend_name is not None
+            what = "the tables hold what they should" if used else f"there is no state in {session.iommu.state} yet"
+            session.out.line(("good", "ok"), ("", f": {what}"))
     if problems:
         raise typer.Exit(1)

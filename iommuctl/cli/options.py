@@ -67,7 +67,7 @@ GLOBAL_OPTIONS = (
     _flag("--dry-run", help_text="Change nothing; show the table words and the commands that would be written."),
     _flag("--quiet", help_text="Print no text when a change succeeds; -j still prints its document."),
     _value("backend", "BACKEND", "Backend of a new state folder (see `backend list`)."),
-    _value("state", "DIR", "State folder; default $IOMMUCTL_STATE."),
+    _value("state", "DIR", "State folder; default $IOMMUCTL_STATE, else one of the user's own: see `man iommuctl`."),
     _value("color", "|".join(COLORS), "Colour the output.", _color),
 )
 GLOBAL_NAMES = (*(name for option in GLOBAL_OPTIONS for name in option.opts), "--help")

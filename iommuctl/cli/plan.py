@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`iommuctl plan`, `apply`, `export` and `recover`: topology documents."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,8 @@ iommuctl recover
 
 SYMBOLS = {"add": ("good", "+"), "change": ("address", "~"), "replace": ("address", "-/+"), "remove": ("bad", "-")}
 PENDING = 6
+FEW = 6
+"""Ranges of a page table that are shown on its line."""
 ALL_LINES = 1000
 """More changes than this are only counted on a terminal."""
 
@@ -69,6 +72,8 @@ def plan_(
 
     session = session_of(ctx)
     _check_alone(session, "plan")
+    if out is not None and os.path.exists(out) and file != "-" and os.path.samefile(file, out):
+        raise Usage(f"--out would overwrite {file}", because="it is the document itself", hint="name another file")
     saved = _load(file)
     if saved.state is not None:
         raise Usage(f"{file} is a plan already", hint=f"`iommuctl apply {file}` carries it out")
@@ -247,14 +252,24 @@ def _why(change: "Change") -> str:
 
 
 def _word(name: str, old: Any, new: Any, change: "Change") -> str:
-    def shown(value: Any) -> str:
-        if isinstance(value, list):
-            return f"{len(value)} of them"
-        return {None: "none", True: "yes", False: "no"}.get(value, value) if not isinstance(value, str) else value
-
+    if isinstance(old, list) or isinstance(new, list):
+        return _ranges(name, old or [], new or [])
     if change.old is None:
-        return f"{name} {shown(new)}"
-    return f"{name} {shown(old)} -> {shown(new)}"
+        return f"{name} {_value(new)}"
+    return f"{name} {_value(old)} -> {_value(new)}"
+
+
+def _value(value: Any) -> str:
+    return {None: "none", True: "yes", False: "no"}.get(value) or str(value)
+
+
+def _ranges(name: str, old: list[Any], new: list[Any]) -> str:
+    """What a page table maps, as far as it differs."""
+    gone = [f"-{one['iova']}+{one['size']}" for one in old if one not in new]
+    come = [f"+{one['iova']}+{one['size']} -> {one['gpa']}" for one in new if one not in old]
+    shown = [*gone, *come]
+    more = f" and {len(shown) - FEW} more" if len(shown) > FEW else ""
+    return f"{name} {' '.join(shown[:FEW])}{more}"
 
 
 def _document(found: "Plan") -> dict[str, Any]:

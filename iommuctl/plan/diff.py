@@ -168,7 +168,8 @@ def _change(key: Key, old: Entry | None, new: Entry | None, reason: str | None) 
         return Change("remove", key, old, None, reason or "")
     fields = tuple((name, getattr(old, name), getattr(new, name)) for name in differing(old, new))
     if reason:
-        return Change("replace", key, old, new, reason, fields)
+        lost = ", and what it holds is lost" if key.kind == "memory" else ""
+        return Change("replace", key, old, new, reason + lost, fields)
     if not fields:
         return None
     return Change("change", key, old, new, "it differs", fields)

@@ -103,6 +103,15 @@ def _reaches(value: Any, path: Path) -> bool:
     return True
 
 
+_BARE_RID = re.compile(r"\s*\[+\s*device\s*\.\s*([0-9a-fA-F:.]+)")
+
+
+def _hint(text: str, line: int) -> str:
+    if bare := _BARE_RID.match(text.split("\n")[line - 1]):
+        return f'quote the RID: [device."{bare[1]}"]'
+    return "`iommuctl export` shows what a document looks like"
+
+
 def _parse(name: str, text: str) -> dict[str, Any]:
     import tomli
 
@@ -112,7 +121,7 @@ def _parse(name: str, text: str) -> dict[str, Any]:
         raise BadDocument(
             f"{name}:{error.lineno}: this is not TOML",
             because=f"{error.msg[:1].lower()}{error.msg[1:]}, at column {error.colno}",
-            hint="`iommuctl export` shows what a document looks like",
+            hint=_hint(text, error.lineno),
         ) from None
     except (RecursionError, ValueError) as error:
         nested = isinstance(error, RecursionError)

@@ -216,7 +216,9 @@ class Books:
         query = f"SELECT * FROM {table} WHERE {column} = ?"
         found = self._execute(query, (value,)).fetchone() if selector.isascii() else None
         if found is None:
-            raise missing(f"no {kind} {selector!r}", hint=f"`iommuctl {table} list` names them all")
+            is_rid = ":" in selector and not selector.startswith("id:")
+            hint = f"a RID stands where the {kind} should: see --help" if is_rid else ""
+            raise missing(f"no {kind} {selector!r}", hint=hint or f"`iommuctl {table} list` names them all")
         row: tuple[Any, ...] = found
         return row
 

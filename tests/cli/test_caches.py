@@ -127,7 +127,7 @@ def test_warnings(ok: Run, run: Run) -> None:
 
 def test_invalidation_where_the_parent_is_not(reference: Run, run: Run) -> None:
     for line, because in (
-        ("invalidate domain2 --pasid 5", "domain2 is not in such a slot"),
+        ("invalidate domain2 --pasid 5", "domain2 is in no such slot"),
         ("invalidate domain1", "plain attachments need no invalidation: map and unmap flush by themselves"),
     ):
         result = run(f"{line} -j")

@@ -265,3 +265,7 @@ def test_text_for_a_terminal_that_knows_ascii_only(reference: Run, state: Path) 
     assert result.returncode == 0
     assert "|   |-- PASID 2  attached" in result.stdout
     assert '"b\\xf6se"' in result.stdout
+
+
+def test_a_check_of_nothing_says_so(run: Run, state: Path) -> None:
+    assert run("check").out == f"ok: there is no state in {state} yet\n"

@@ -193,3 +193,31 @@ def test_recover(reference: Run, run: Run) -> None:
     assert reference("recover").out == "the machine is made anew with its 20 objects; its memory is zero\n"
     assert run("check").code == 0
     assert reference("export").out == before
+
+
+def test_a_plan_is_not_written_over_its_document(run: Run, file: Path) -> None:
+    before = file.read_text("utf-8")
+    refused = run("plan", str(file), "--out", str(file), "-j")
+    assert (refused.code, refused.error["what"]) == (2, f"--out would overwrite {file}")
+    assert file.read_text("utf-8") == before
+
+
+def test_a_plan_shows_which_ranges_of_a_page_table_change(ok: Run, file: Path) -> None:
+    table = """
+[domain.guest]
+nest_parent = true
+mappings = [{ iova = 0, size = "16M", pa = "0x40000000" }]
+[pgtable.p]
+parent = "guest"
+pool = "8M+64K"
+mappings = [{ iova = "1G", size = "8K", gpa = "1M" }]
+"""
+    file.write_text(DOCUMENT + table, "utf-8")
+    ok("apply", str(file), "--quiet")
+    file.write_text(DOCUMENT + table.replace('gpa = "1M"', 'gpa = "2M"'), "utf-8")
+    assert "~ pgtable p  mappings -0x40000000+8K +0x40000000+8K -> 0x200000\n" in ok("plan", str(file)).out
+
+
+def test_a_rid_that_is_not_quoted(run: Run, file: Path) -> None:
+    file.write_text("schema = 1\n[device.3b:00.0]\n", "utf-8")
+    assert run("plan", str(file), "-j").error["hint"] == 'quote the RID: [device."3b:00.0"]'

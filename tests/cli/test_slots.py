@@ -161,3 +161,9 @@ def test_a_dry_run_changes_nothing_and_shows_what_would_be_written(reference: Ru
     assert text[0] == "dry run: 0000:00:01.0: detached from domain1"
     assert any(line.startswith("  write    0x") for line in text)
     assert reference("topology").out == TREE
+
+
+def test_arguments_the_wrong_way_round(run: Run) -> None:
+    refused = run("attach 3b:00.0 domain1 -j")
+    assert (refused.code, refused.error["id"]) == (4, "no-such-domain")
+    assert refused.error["hint"] == "a RID stands where the domain should: see --help"

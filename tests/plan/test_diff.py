@@ -165,7 +165,7 @@ def test_each_change_says_why() -> None:
         return {str(change.key): change.because for change in found(STATE, text, prune=prune)}
 
     assert why(STATE.replace('other.size = "4K"', 'other.size = "8K"')) == {
-        "memory other": "size cannot change in place",
+        "memory other": "size cannot change in place, and what it holds is lost",
         "mapping 0x400000 of vm": "memory other is replaced",
     }
     removed = why(
