@@ -3,10 +3,11 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsupported, Usage
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import pluggy
 
     from iommuctl.architecture import Driver
+
+
+_T = TypeVar("_T")
 
 
 class Outcome(NamedTuple):
@@ -230,7 +234,7 @@ class Session:
     def reading(self) -> Iterator[None]:
         """A block in which all that is read belongs to one moment. Nothing can be changed in it."""
         outer = self._shared
-        with self._read() as operation:
+        with _untranslated(self._read()) as operation:
             self._shared = operation
             try:
                 yield
@@ -246,7 +250,7 @@ class Session:
         """
         if self._open or self._shared:
             raise Usage("a transaction within another, or in a block of reading", hint="end the outer block first")
-        with self._store.change(dry_run=dry_run) as transaction:
+        with _untranslated(self._store.change(dry_run=dry_run)) as transaction:
             self._open, self._forgotten = transaction, dry_run
             try:
                 yield
@@ -264,7 +268,8 @@ class Session:
             yield self._shared
             return
         if self._open:
-            yield Operation(self, self._open)
+            with self._store.failures():
+                yield Operation(self, self._open)
             return
         with self._store.read() as transaction:
             if transaction.meta("backend"):
@@ -309,7 +314,7 @@ class Session:
             with self._store.change(dry_run=self.dry_run, anew=anew) as transaction:
                 yield transaction
         else:
-            with self._open.step(undone=self.dry_run and not self._forgotten):
+            with self._store.failures(), self._open.step(undone=self.dry_run and not self._forgotten):
                 yield self._open
 
     def _check_backend(self, transaction: Transaction) -> None:
@@ -319,3 +324,21 @@ class Session:
                 f"the state folder {self.state} belongs to the backend {name}, not to {self._wanted}",
                 hint="leave --backend away, or name another folder with --state",
             )
+
+
+class _BlockLeft(Exception):
+    """Stands for what a caller's block raised."""
+
+
+@contextlib.contextmanager
+def _untranslated(folder: AbstractContextManager[_T]) -> Iterator[_T]:
+    """The same, but what the block raises comes out as it is: a caller's OSError says nothing of the state folder."""
+    raised: BaseException | None = None
+    with contextlib.suppress(_BlockLeft), folder as value:
+        try:
+            yield value
+        except BaseException as error:
+            raised = error
+            raise _BlockLeft from None
+    if raised:
+        raise raised

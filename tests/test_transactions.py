@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several calls of class Iommu in one transaction."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iommuctl import Iommu
-from iommuctl.errors import IommuError, NameTaken, OtherBackend, SlotOccupied, Usage
+from iommuctl.errors import DiskFailed, IommuError, NameTaken, NoRoom, OtherBackend, SlotOccupied, Usage
 from iommuctl.testing.probes import snapshot
 
 RIDS = ("0000:00:01.0", "0000:00:02.0")
@@ -211,6 +212,45 @@ def test_a_stale_answer_names_the_step(iommu: Iommu) -> None:
         result = iommu.dma(RIDS[0], IOVA, size=4, pasid=1)
     assert result.stale
     assert {each.operation for each in result.changed} == {f"pgtable unmap process --iova {IOVA:#x} --size 0x1000"}
+
+
+@pytest.mark.parametrize("caught", ["and the block ends", "and another call follows"])
+def test_what_sqlite_gives_up_is_given_up_for_good(iommu: Iommu, caught: str) -> None:
+    """On a full disk SQLite rolls back all that was done, so that a call after it would take effect by itself."""
+    build(iommu)
+    before = snapshot(iommu)
+    assert iommu._store._connection
+    limit = iommu._store._connection.execute
+
+    def fill() -> None:
+        for number in range(10_000):
+            iommu.domain_create(f"d{number}", label="long" * 10)
+
+    def change() -> None:
+        with iommu.transaction():
+            iommu.detach("vm", RIDS[1])
+            limit(f"PRAGMA max_page_count = {limit('PRAGMA page_count').fetchone()[0]}")
+            with pytest.raises(NoRoom):
+                fill()
+            limit("PRAGMA max_page_count = 1000000")
+            if "follows" in caught:
+                iommu.domain_create("after")
+
+    with pytest.raises(DiskFailed, match="given up"):
+        change()
+    assert snapshot(iommu) == before
+    assert iommu.check() == []
+
+
+@pytest.mark.parametrize("block", [Iommu.transaction, Iommu.reading])
+def test_an_error_of_the_callers_own_comes_out_as_it_is(iommu: Iommu, block: Callable[[Iommu], Any]) -> None:
+    """It is no error of the state folder, whatever its type."""
+    build(iommu)
+    for error in (FileNotFoundError(2, "no list of devices"), sqlite3.OperationalError("another database")):
+        with pytest.raises(type(error)) as raised, block(iommu):
+            raise error
+        assert raised.value is error
+    assert iommu.check() == []
 
 
 # Any calls, in transactions or each by itself

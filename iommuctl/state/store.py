@@ -174,16 +174,25 @@ class Store:
         return self._memory
 
     @contextlib.contextmanager
-    def _failures(self) -> Iterator[None]:
+    def failures(self) -> Iterator[None]:
         """Turn what the file system and SQLite raise into errors with ids."""
         try:
             yield
         except sqlite3.DatabaseError as error:
-            # SQLite opens read-only what it could not open for writing, and would keep it so.
-            self.close()
             raise self._database_error(error) from error
         except OSError as error:
             raise self._file_error(error) from error
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            with self.failures():
+                yield
+        except IommuError as error:
+            if isinstance(error.__cause__, sqlite3.DatabaseError):
+                # SQLite opens read-only what it could not open for writing, and would keep it so.
+                self.close()
+            raise
 
     def _database_error(self, error: sqlite3.DatabaseError) -> IommuError:
         reason = getattr(error, "sqlite_errorname", "")

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iommuctl.errors import StateDamaged, Usage
+from iommuctl.errors import DiskFailed, StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
@@ -89,8 +89,10 @@ class Transaction:
     def step(self, *, undone: bool = False) -> Iterator[None]:
         """A part of the transaction that takes effect whole, or not at all when the block raises.
 
-        With `undone` it is taken back at its end, too. `commands`, `warnings` and `writes` are the step's.
+        With `undone` it is taken back at its end, too. `commands`, `warnings` and `writes` are the step's. Raises
+        DiskFailed when SQLite has given up the transaction.
         """
+        self._check_open()
         self.connection.execute("SAVEPOINT step")
         memory, freed = self._new_memory, len(self._freed)
         overlay = self._overlay
@@ -103,7 +105,7 @@ class Transaction:
             undone = True
             raise
         finally:
-            # After some errors SQLite has rolled all back by itself.
+            # After some errors SQLite has rolled all back by itself: then no step can follow (_check_open).
             if undone and self.connection.in_transaction:
                 self.connection.execute("ROLLBACK TO step")
                 del self._freed[freed:]
@@ -240,9 +242,10 @@ class Transaction:
             self.writes = tuple(self._overlay.writes())
 
     def prepare(self) -> None:
-        """Everything that must be done before the commit."""
+        """Everything that must be done before the commit. Raises DiskFailed when SQLite has given it up."""
         from iommuctl.state.extents import settle
 
+        self._check_open()
         settle(self.connection, self._freed)
         if self._overlay:
             self._overlay.write_fresh()
@@ -250,6 +253,15 @@ class Transaction:
             self.connection.executemany(
                 "INSERT INTO redo (address, data) VALUES (?, ?)",
                 [(address, new) for address, _, new in self._overlay.live],
+            )
+
+    def _check_open(self) -> None:
+        # What is written outside of a transaction would be there at once, and for good.
+        if not self.connection.in_transaction:
+            raise DiskFailed(
+                "the transaction was given up: nothing was changed",
+                because="a step before this one could not write to the disk",
+                hint="end the transaction, and begin again",
             )
 
     def abandon(self) -> None:

@@ -2,6 +2,7 @@
 """batch: atomic or not, going on or not, lines as typed or as JSON, a numbered result for each."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from io import StringIO
@@ -164,6 +165,18 @@ def test_a_dry_run_of_atomic(batch: Batch, state: Path, used: str) -> None:
     assert held(state) == before
     refused = batch("domain create new\n", "--dry-run", "-j")
     assert (refused.code, refused.error["id"]) == (3, "unsupported")
+
+
+@pytest.mark.parametrize("option", ["--atomic", "--keep-going", ""])
+def test_output_that_cannot_be_written_is_no_fault_of_the_state_folder(state: Path, used: str, option: str) -> None:
+    code = f"from iommuctl.__main__ import main; raise SystemExit(main('batch - {option}'.split()))"
+    with open("/dev/full", "wb") as full:
+        lines = b"device list\n" * 2000
+        result = subprocess.run(
+            [sys.executable, "-c", code], check=False, input=lines, stdout=full, stderr=subprocess.PIPE
+        )
+    assert result.returncode == 5
+    assert result.stderr.startswith(b"error[system]: the output could not be written")
 
 
 def test_keep_going_does_every_line_it_can(batch: Batch, run: Run, used: str) -> None:
