@@ -3,7 +3,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from iommuctl.cli.session import Session, session_of
 from iommuctl.errors import Usage
 
 if TYPE_CHECKING:
-    from iommuctl.plan.applying import Failure, Plan
+    from iommuctl.plan.applying import Applied, Plan
     from iommuctl.plan.diff import Change
     from iommuctl.plan.saved import SavedPlan
 
@@ -124,19 +123,16 @@ def apply_(
     if keep_going and session.dry_run:
         raise Usage("--keep-going has no dry run", because="each step takes effect by itself", hint="use `plan`")
     wanted = read(saved.source)
-    failures: list[Failure] = []
     iommu = session.iommu
     with progress("applying") as told:
         if keep_going:
-            found, failures = apply_each(iommu, saved.source, wanted, prune=prune, progress=told)
+            done = apply_each(iommu, saved.source, wanted, prune=prune, progress=told)
         else:
-            found, outcome = apply(
-                iommu, saved.source, wanted, prune=saved.prune or prune, planned=saved.state, progress=told
-            )
-            iommu.last = outcome
-    _report(session, found, failures)
-    if failures:
-        raise typer.Exit(max(failure.error.exit for failure in failures))
+            done = apply(iommu, saved.source, wanted, prune=saved.prune or prune, planned=saved.state, progress=told)
+    iommu.last = done.outcome
+    _report(session, done)
+    if done.failures:
+        raise typer.Exit(max(failure.error.exit for failure in done.failures))
 
 
 @app.command("export")
@@ -165,10 +161,10 @@ def recover(ctx: typer.Context) -> None:
     if not iommu.check():
         session.changed("nothing is lost: the tables hold what they should", {"changed": False})
         return
-    found, outcome = rebuild(iommu)
-    iommu.last = outcome
+    done = rebuild(iommu)
+    iommu.last = done.outcome
     session.changed(
-        f"the machine is made anew with its {len(found.changes)} objects; its memory is zero", {"changed": True}
+        f"the machine is made anew with its {len(done.plan.changes)} objects; its memory is zero", {"changed": True}
     )
 
 
@@ -202,13 +198,14 @@ def _save(path: str, plan: "SavedPlan") -> None:
         file.write(dump(plan))
 
 
-def _report(session: Session, found: "Plan", failures: "Sequence[Failure]") -> None:
+def _report(session: Session, done: "Applied") -> None:
+    found, failures = done.plan, done.failures
     session.warn()
     if session.json:
         outcome = session.iommu.last
         failed = [{**_change(failure.change), "error": described(failure.error)} for failure in failures]
-        some = bool(found.machine) or len(failed) < len(found.changes)
-        parts: dict[str, Any] = {"changed": some and not session.dry_run, **_document(found), "failed": failed}
+        changed = done.changed and not session.dry_run
+        parts: dict[str, Any] = {"changed": changed, **_document(found), "failed": failed}
         if session.dry_run:
             parts |= {"dry_run": True, "commands": outcome.commands, "writes": outcome.writes}
         session.document(parts)

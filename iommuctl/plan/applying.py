@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from iommuctl.errors import IommuError, OtherBackend, PlanOutdated
 from iommuctl.plan import current, writing
 from iommuctl.plan.diff import Change, changes
-from iommuctl.plan.document import Document, Path
+from iommuctl.plan.document import Document, Key, Path
 from iommuctl.plan.source import Source
 from iommuctl.plan.steps import Step, carry_out, steps
 from iommuctl.requests import SetupRequest
@@ -33,18 +33,23 @@ class Plan(NamedTuple):
         return bool(self.machine or self.changes)
 
 
-class Applied(NamedTuple):
-    """What was done: the plan, and what its steps did to the hardware; writes in a dry run only."""
-
-    plan: Plan
-    outcome: Outcome
-
-
 class Failure(NamedTuple):
-    """A change that was not carried out, and why."""
+    """A change that was not carried out, or not to its end, and why."""
 
     change: Change
     error: IommuError
+
+
+class Applied(NamedTuple):
+    """What was done: the plan, and what its steps did to the hardware; writes in a dry run only.
+
+    `changed` is whether any step was carried out, `failures` what was not.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    changed: bool
+    failures: Sequence[Failure] = ()
 
 
 def fingerprint(document: Document) -> str:
@@ -91,7 +96,7 @@ def apply(
         for step in _with_progress(steps(found.changes), progress):
             _do(iommu, source, wanted, step)
             outcomes.append(iommu.last)
-    return Applied(found, _together(outcomes))
+    return Applied(found, _together(outcomes), bool(found))
 
 
 def rebuild(iommu: "Iommu") -> Applied:
@@ -107,23 +112,31 @@ def rebuild(iommu: "Iommu") -> Applied:
         for step in steps(found.changes):
             carry_out(iommu, step)
             outcomes.append(iommu.last)
-    return Applied(found, _together(outcomes))
+    return Applied(found, _together(outcomes), changed=True)
 
 
 def apply_each(
     iommu: "Iommu", source: Source, wanted: Document, *, prune: bool = False, progress: Progress | None = None
-) -> tuple[Plan, list[Failure]]:
-    """Do what can be done, each step by itself. Returns what there was to do, and what failed."""
+) -> Applied:
+    """Do what can be done, each step by itself: whole, or not at all."""
     found = _plan(iommu, source, wanted, prune=prune)
     if found.machine:
         _make_machine(iommu, source, found.machine)
-    failures: list[Failure] = []
+    outcomes: list[Outcome] = []
+    failures: dict[Key, Failure] = {}
     for step in _with_progress(steps(found.changes), progress):
+        if step.change.key in failures:
+            # What is still there cannot be made.
+            continue
         try:
-            _do(iommu, source, wanted, step)
+            with iommu.transaction():
+                _do(iommu, source, wanted, step)
         except IommuError as error:
-            failures.append(Failure(step.change, error))
-    return found, failures
+            failures[step.change.key] = Failure(step.change, error)
+        else:
+            outcomes.append(iommu.last)
+    changed = bool(found.machine or outcomes)
+    return Applied(found, _together(outcomes), changed, tuple(failures.values()))
 
 
 def _plan(iommu: "Iommu", source: Source, wanted: Document, *, prune: bool) -> Plan:

@@ -246,12 +246,58 @@ def test_a_plan_for_another_state_is_refused(iommu: Iommu) -> None:
 
 def test_each_step_by_itself(iommu: Iommu) -> None:
     source = Source("file", MOVE.replace("pasid = 1, ", "pasid = 16, "))
-    found, failures = apply_each(iommu, source, read(source))
-    assert len(found.changes) == 5
-    (failure,) = failures
+    done = apply_each(iommu, source, read(source))
+    assert len(done.plan.changes) == 5
+    (failure,) = done.failures
     assert str(failure.change.key) == f"attachment {RIDS[0]} PASID 16"
     assert failure.error.what.startswith('file:7: device."0000:00:01.0".attachments[1]: PASID 16 is too wide')
     assert len(iommu.slots()) == 1
+
+
+def test_a_step_is_whole_or_not_at_all(iommu: Iommu) -> None:
+    """A page table is made and filled in one step."""
+    mappings = '{ iova = 0, size = "4K", gpa = 0 }, { iova = "0x8000000000000000", size = "4K", gpa = 0 }'
+    text = f"""
+schema = 1
+[domain.vm]
+nest_parent = true
+mappings = [{{ iova = 0, size = "4M", pa = 0 }}]
+[pgtable.t]
+parent = "vm"
+pool = "1M+1M"
+mappings = [{mappings}]
+"""
+    source = Source("file", text)
+    (failure,) = apply_each(iommu, source, read(source)).failures
+    assert failure.error.id == "out-of-aperture"
+    assert iommu.pgtables() == []
+    assert iommu.check() == []
+
+
+def test_what_was_taken_down_was_changed_though_nothing_came_after_it(iommu: Iommu) -> None:
+    do(iommu, MOVE)
+    iommu.map("old", iova=0x8000, size=4096, pa=0)
+    source = Source("file", MOVE.replace("4K", "64K"))
+    done = apply_each(iommu, source, read(source))
+    assert [failure.error.id for failure in done.failures] == ["overlap"]
+    assert done.changed
+    assert [mapping.iova for mapping in iommu.mappings("old")] == [0x8000]
+    assert not apply_each(iommu, source, read(source)).changed
+
+
+def test_what_could_not_be_taken_down_is_not_made_either(iommu: Iommu, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(iommu, MOVE)
+
+    def carried_out(iommu: Iommu, step: Step) -> None:
+        if step.verb == "take down":
+            raise NoRoom("the test says so")
+        carry_out(iommu, step)
+
+    monkeypatch.setattr(applying, "carry_out", carried_out)
+    source = Source("file", MOVE.replace("1M", "2M"))
+    done = apply_each(iommu, source, read(source))
+    assert [failure.error.what[-16:] for failure in done.failures] == ["the test says so"]
+    assert not done.changed
 
 
 EXTREMES = (0, 1, 4095, 1 << 20, 1 << 31, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1)
