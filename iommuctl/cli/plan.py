@@ -257,7 +257,9 @@ def _word(name: str, old: Any, new: Any, change: "Change") -> str:
 
 
 def _value(value: Any) -> str:
-    return {None: "none", True: "yes", False: "no"}.get(value) or str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _ranges(name: str, old: list[Any], new: list[Any]) -> str:

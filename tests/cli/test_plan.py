@@ -50,6 +50,14 @@ def test_text_of_plan_and_apply(ok: Run, file: Path) -> None:
     assert pruned[-1] == "0 added, 1 changed, 2 replaced, 2 removed"
 
 
+def test_numbers_are_not_taken_for_yes_and_no(ok: Run, tmp_path: Path) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text("schema = 1\n[device.'00:01.0']\nats = true\npasid_bits = 1\n", "utf-8")
+    assert ok("plan", str(file)).out.startswith("+ device 0000:00:01.0  ats yes, pasid_bits 1\n")
+    ok("device add 00:01.0")
+    assert ok("plan", str(file)).out.startswith("-/+ device 0000:00:01.0  ats no -> yes, pasid_bits 0 -> 1;")
+
+
 def test_json_of_plan_and_apply(applied: Run, file: Path) -> None:
     file.write_text(OTHER, "utf-8")
     plan = applied("plan", str(file), "-j").json
