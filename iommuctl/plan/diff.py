@@ -41,14 +41,13 @@ MAY_BE_LEFT_OUT: Mapping[type[Entry], frozenset[str]] = {
 
 
 class Change(NamedTuple):
-    """A change of one object, and why. `fields` are those that differ, as (name, old, new)."""
+    """A change of one object, and why."""
 
     action: Action
     key: Key
     old: Entry | None
     new: Entry | None
     because: str
-    fields: tuple[tuple[str, object, object], ...] = ()
 
 
 def changes(current: Document, wanted: Document, *, prune: bool = False) -> list[Change]:
@@ -166,13 +165,12 @@ def _change(key: Key, old: Entry | None, new: Entry | None, reason: str | None) 
         return Change("add", key, None, new, "it is not there yet")
     if new is None:
         return Change("remove", key, old, None, reason or "")
-    fields = tuple((name, getattr(old, name), getattr(new, name)) for name in differing(old, new))
     if reason:
         lost = ", and what it holds is lost" if key.kind == "memory" else ""
-        return Change("replace", key, old, new, reason + lost, fields)
-    if not fields:
+        return Change("replace", key, old, new, reason + lost)
+    if old == new:
         return None
-    return Change("change", key, old, new, "it differs", fields)
+    return Change("change", key, old, new, "it differs")
 
 
 def differing(old: Entry, new: Entry) -> list[str]:

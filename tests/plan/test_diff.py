@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from iommuctl.plan.diff import Change, changes
-from iommuctl.plan.document import Document
+from iommuctl.plan.document import AttachmentEntry, BindingEntry, Document
 from iommuctl.plan.reading import read
 from iommuctl.plan.source import Source
 
@@ -134,7 +134,7 @@ def test_a_page_table_has_its_own_format() -> None:
     """That of the table at an address, which was in the slot, is not taken over."""
     text = "schema = 1\n[device.'00:01.0']\nbindings = [{ pasid = 1, domain = 'd', addr = 4096, format = 'f' }]"
     (change,) = found(text, text.replace("addr = 4096, format = 'f'", "pgtable = 't'"))
-    assert change.fields == (("pgtable", None, "t"), ("addr", 4096, None), ("format", "f", None))
+    assert change.new == BindingEntry("d", "t")
 
 
 def test_nothing_is_removed_without_prune() -> None:
@@ -149,7 +149,7 @@ def test_labels_go_with_prune_alone() -> None:
     text = STATE.replace(', label = "rid"', "")
     assert found(STATE, text) == []
     (change,) = found(STATE, text, prune=True)
-    assert (change.action, change.fields) == ("change", (("label", "rid", None),))
+    assert (change.action, change.new) == ("change", AttachmentEntry("vm"))
 
 
 def test_what_a_page_table_maps_beside_the_document_stays_unless_pruned() -> None:
