@@ -238,6 +238,8 @@ def read_value(kind: Kind, value: Any) -> Any:
 
 
 def type_name(value: Any) -> str:
-    """What TOML calls the type of a value."""
+    """What TOML calls the type of a value. Only JSON has null."""
+    if value is None:
+        return "null"
     names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "an array", dict: "a table"}
     return names.get(type(value), "a date or time")

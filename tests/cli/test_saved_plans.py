@@ -95,6 +95,8 @@ def test_an_error_in_json_has_a_key_and_no_line(run: Run, tmp_path: Path) -> Non
     file = tmp_path / "document.json"
     file.write_text('{"schema": 1, "domain": {"d": {"width": "wide"}}}')
     assert run("apply", str(file), "-j").error["what"] == f"{file}: domain.d.width: a string stands here"
+    file.write_text('{"schema": 1, "backend": null}')
+    assert run("apply", str(file), "-j").error["what"] == f"{file}: backend: null stands here"
     file.write_text('{"schema": 1, "device": {"0:1.0": {"attachments": [{"domain": "d"}, {"domain": "e"}]}}}')
     error = run("apply", str(file), "-j").error
     assert (error["id"], error["because"]) == ("bad-document", 'it stands at device."0:1.0".attachments[0], too')
