@@ -157,6 +157,7 @@ def recover(ctx: typer.Context) -> None:
     from iommuctl.plan.applying import rebuild
 
     session = session_of(ctx)
+    _check_alone(session, "recover")
     iommu = session.iommu
     if not iommu.check():
         session.changed("nothing is lost: the tables hold what they should", {"changed": False})
@@ -169,12 +170,12 @@ def recover(ctx: typer.Context) -> None:
 
 
 def _check_alone(session: Session, command: str) -> None:
-    """Documents are tried and applied in transactions of their own."""
+    """Documents are tried and applied, and machines rebuilt, in transactions of their own."""
     if session.iommu.in_transaction:
         raise Usage(
             f"{command} stands in a batch with --atomic",
-            because="a document is all or nothing by itself",
-            hint="leave --atomic away, or put the other lines into the document",
+            because="it is all or nothing by itself",
+            hint="leave --atomic away, or give the command by itself",
         )
 
 
