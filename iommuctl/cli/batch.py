@@ -84,7 +84,13 @@ def _carry_out(session: Session, place: str, number: int, words: list[str], *, k
     try:
         line = Session(parent=session, line=number)
         line.is_plain = not any(word.startswith(GLOBAL_NAMES) for word in words)
-        return execute(line, words)
+        try:
+            return execute(line, words)
+        except OSError as error:
+            if not error.filename:
+                # The batch's own output, and not a file of the line.
+                raise
+            raise failure.from_os(error) from error
     except IommuError as error:
         error.what = f"{place}: {error.what}"
         if not keep_going:

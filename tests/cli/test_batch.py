@@ -201,6 +201,15 @@ def test_keep_going_does_every_line_it_can(batch: Batch, run: Run, used: str) ->
     ]
 
 
+def test_a_line_whose_file_cannot_be_written_has_a_number(batch: Batch, used: str, tmp_path: Path) -> None:
+    file = tmp_path / "topology.toml"
+    file.write_text("schema = 1\n", "utf-8")
+    out = tmp_path / "none" / "plan"
+    kept = batch(f"plan {file} --out {out}\ndomain list --brief\n", "--keep-going")
+    assert kept.out.endswith("d\n")
+    assert (kept.code, kept.err) == (5, f"error[system]: lines:1: {out}: no such file or directory\n")
+
+
 def test_atomic_and_keep_going_exclude_each_other(batch: Batch) -> None:
     assert batch("domain list\n", "--atomic", "--keep-going", "-j").error["id"] == "usage"
 
@@ -231,15 +240,15 @@ def test_documents_in_a_batch(batch: Batch, run: Run, used: str, tmp_path: Path)
     assert (stopped.code, len(documents(stopped.out))) == (6, 1)
 
 
-@pytest.mark.parametrize("command", ["plan", "apply"])
+@pytest.mark.parametrize("command", ["plan {}", "apply {}", "recover"])
 def test_a_document_in_an_atomic_batch(batch: Batch, state: Path, used: str, tmp_path: Path, command: str) -> None:
     """It is a transaction by itself, which cannot stand in another."""
     file = tmp_path / "topology.toml"
     file.write_text(DOCUMENT, "utf-8")
     before = held(state)
-    refused = batch(f"domain create early\n{command} {file}\n", "--atomic", "-j")
+    refused = batch(f"domain create early\n{command.format(file)}\n", "--atomic", "-j")
     assert (refused.code, refused.error["id"]) == (2, "usage")
-    assert refused.error["what"] == f"lines:2: {command} stands in a batch with --atomic"
+    assert refused.error["what"] == f"lines:2: {command.split(maxsplit=1)[0]} stands in a batch with --atomic"
     assert held(state) == before
 
 
