@@ -13,15 +13,26 @@ from tests.mutants.report import lines, problems
 from tests.mutants.shifting import Mutant, mutants
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def main() -> int:
     """Run what the command line asks for. Returns 0 when every mutant is noticed as the list says."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--chunks", type=int, default=1, metavar="N", help="random configurations, 25 each")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes at once")
-    parser.add_argument("--sample", type=int, metavar="N", help="so many mutants, the same each time, instead of all")
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes at once")
+    parser.add_argument("--sample", type=_positive, metavar="N", help="only so many mutants, the same each time")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="mutants whose names begin so")
     parser.add_argument("--show", action="store_true", help="print each verdict when it comes")
     arguments = parser.parse_args()
+    chosen: list[Mutant] = [one for one in in_child(mutants) if str(one).startswith(tuple(arguments.only))]
+    if not chosen:
+        parser.error(f"no mutant's name begins so: {' '.join(arguments.only)}")
+    if arguments.sample is not None:
+        chosen = Random("mutants").sample(chosen, min(arguments.sample, len(chosen)))
     try:
         find("x86_64", ["intel-iommu"])
     except NoQemu as error:
@@ -32,9 +43,6 @@ def main() -> int:
     if failure := in_child(first_failure, (*differential(sorted(layouts), arguments.chunks), *VECTORS)):
         print(f"without any mutant, this fails: {failure}")
         return 1
-    chosen: list[Mutant] = [one for one in in_child(mutants) if str(one).startswith(tuple(arguments.only))]
-    if arguments.sample is not None:
-        chosen = Random("mutants").sample(chosen, min(arguments.sample, len(chosen)))
     verdicts: list[Verdict] = []
     for verdict in judged(chosen, layouts, arguments.chunks, arguments.jobs):
         verdicts.append(verdict)

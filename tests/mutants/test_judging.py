@@ -64,3 +64,11 @@ declare(Mutant{mutant!r})
 print(first_failure(VECTORS))
 """
     assert [line.split("[")[0] for line in run(code)] == [test]
+
+
+@pytest.mark.parametrize("arguments", [("--only", "NoSuchLayout"), ("--sample", "0"), ("--jobs", "0")])
+def test_nothing_to_judge_is_no_success(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "tests.mutants", *arguments]
+    result = subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE)
+    assert result.returncode == 2
+    assert arguments[-1].encode() in result.stderr
