@@ -41,13 +41,17 @@ def steps(changes: Sequence[Change]) -> list[Step]:
     domains = {change.key.name for change in taken if change.key.kind == "domain"}
     memory = {change.key.name for change in taken if change.key.kind == "memory" and change.action == "replace"}
     down = [change for change in taken if not _goes_along(change, domains, memory)]
-    last = [change for change in down if change.action == "remove" and change.key.kind in LAST]
-    first = [Step("take down", change) for change in down if change not in last]
+    first = [Step("take down", change) for change in down if not _goes_last(change)]
     second = [Step("alter" if change.action == "change" else "make", change) for change in changes if change.new]
-    return [*first, *second, *(Step("take down", change) for change in last)]
+    last = [Step("take down", change) for change in down if _goes_last(change)]
+    return [*first, *second, *last]
 
 
 _TAKEN = ("replace", "remove")
+
+
+def _goes_last(change: Change) -> bool:
+    return change.action == "remove" and change.key.kind in LAST
 
 
 def _goes_along(change: Change, domains: Container[str], memory: Container[str]) -> bool:
