@@ -113,6 +113,22 @@ def test_a_call_may_be_a_dry_run(iommu: Iommu) -> None:
     assert len(iommu.slots()) == 3
 
 
+def test_what_a_call_gave_back_is_in_use_again_when_it_is_undone(iommu: Iommu) -> None:
+    build(iommu)
+    iommu.domain_create("host")
+    iommu.map("host", iova=0, size=4096, memory="ram")
+    with iommu.transaction():
+        iommu.dry_run = True
+        iommu.unmap("host", iova=0, size=4096)
+        iommu.domain_destroy("host")
+        iommu.pgtable_unmap("process", iova=IOVA, size=0x4000)
+        iommu.dry_run = False
+        assert iommu.check() == []
+    assert iommu.check() == []
+    iommu.domain_destroy("host")
+    assert iommu.check() == []
+
+
 def test_in_a_dry_run_calls_show_their_writes_and_see_each_other(iommu: Iommu) -> None:
     build(iommu)
     before = snapshot(iommu)

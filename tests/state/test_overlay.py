@@ -100,6 +100,7 @@ def test_steps_against_plain_bytes(
     os.pwrite(descriptor, before, 0)
     overlay = Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "none", []), TABLES)
     model = bytearray(before)
+    allocated: set[int] = set()
     for undone, fresh, writes in steps:
         overlay.begin_step()
         kept = bytes(model)
@@ -120,8 +121,14 @@ def test_steps_against_plain_bytes(
         if undone:
             overlay.undo_step()
             model = bytearray(kept)
+        else:
+            allocated |= fresh
         assert overlay.read(BASE, SIZE) == model
     assert content(descriptor) == before
+    overlay.write_fresh()
+    for page in {*range(PAGES)} - allocated:
+        place = slice(page * PAGE, (page + 1) * PAGE)
+        assert content(descriptor)[place] == before[place], "a page in use was written before the commit"
     finish(overlay, descriptor)
     assert content(descriptor) == model
 
