@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several calls of class Iommu in one transaction."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -86,6 +88,17 @@ def test_a_dry_run_leaves_the_state_as_it_was(iommu: Iommu) -> None:
         assert iommu.domains()
     assert not iommu.domains()
     assert iommu.backend_name is None
+
+
+def test_a_machine_that_was_only_tried_is_not_written_to_later(iommu: Iommu) -> None:
+    """The file of the one that is made then has the name of the one that is gone."""
+    with iommu.transaction(dry_run=True):
+        build(iommu)
+    build(iommu)
+    assert iommu.dma(RIDS[0], IOVA, data=b"inside", pasid=1).fault is None
+    with Iommu(iommu.state) as other:
+        assert other.check() == []
+        assert other.dma(RIDS[0], IOVA, size=6, pasid=1).data == b"inside"
 
 
 def test_a_call_that_fails_is_undone_by_itself(iommu: Iommu) -> None:
@@ -255,6 +268,30 @@ def test_what_sqlite_gives_up_is_given_up_for_good(iommu: Iommu, caught: str) ->
     with pytest.raises(DiskFailed, match="given up"):
         change()
     assert snapshot(iommu) == before
+    assert iommu.check() == []
+
+
+def test_a_new_pool_is_the_guests_until_the_commit(iommu: Iommu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last thing before it that can fail is making room for writes to memory that is in use."""
+    build(iommu)
+    pool = 0x20_0000
+    iommu.dma(RIDS[1], pool, data=b"the guest's own")
+    before = snapshot(iommu)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    def change() -> None:
+        with iommu.transaction():
+            iommu.pgtable_create("new", parent="vm", pool=pool, pool_size=0x4000)
+            iommu.dma(RIDS[1], BUFFER, data=b"elsewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(NoRoom):
+            change()
+    assert snapshot(iommu) == before
+    change()
     assert iommu.check() == []
 
 
