@@ -32,6 +32,7 @@ IN_PLACE: Mapping[type[Entry], frozenset[str]] = {
 
 MAY_BE_LEFT_OUT: Mapping[type[Entry], frozenset[str]] = {
     DomainEntry: frozenset(DomainEntry._fields),
+    MappingEntry: frozenset({"prot"}),
     PageTableEntry: frozenset({"label", "format"}),
     DeviceEntry: frozenset(DeviceEntry._fields),
     AttachmentEntry: frozenset({"label"}),
@@ -83,7 +84,8 @@ def _filled(entry: Entry, old: Entry | None, *, prune: bool) -> Entry:
     if isinstance(entry, BindingEntry) and entry.pgtable is not None:
         # It has its own; the format that was there is of a table at an address.
         may -= {"format"}
-    return entry._replace(**{name: getattr(old, name) for name in may if getattr(entry, name) is None})
+    filled = entry._replace(**{name: getattr(old, name) for name in may if getattr(entry, name) is None})
+    return filled._replace(prot="rw") if isinstance(filled, MappingEntry) and filled.prot is None else filled
 
 
 def _taken_down(current: Mapping[Key, Entry], target: Mapping[Key, Entry]) -> dict[Key, str]:

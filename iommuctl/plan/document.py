@@ -51,7 +51,7 @@ class MappingEntry(NamedTuple):
     memory: str | None = None
     offset: int = 0
     pa: int | None = None
-    prot: str = "rw"
+    prot: str | None = None
 
 
 class GuestMapping(NamedTuple):

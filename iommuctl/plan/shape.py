@@ -157,7 +157,7 @@ DOMAIN = Table(
                 Field("size", SIZE, "bytes, in whole pages", required=True),
                 Field("memory", PLACE, "named memory that it shows"),
                 Field("pa", ADDRESS, "physical address that it shows"),
-                Field("prot", PROT, 'what a device may do there; "rw" unless given'),
+                Field("prot", PROT, 'what a device may do there; "rw" for a new mapping unless given'),
             ),
             one_of=("memory", "pa"),
         )

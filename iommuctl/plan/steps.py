@@ -107,6 +107,7 @@ def _make(iommu: "Iommu", key: Key, entry: Entry) -> None:
                 label=entry.label,
             )
         case MappingEntry():
+            assert entry.prot
             domain, iova = key.name
             iommu.map(
                 domain,

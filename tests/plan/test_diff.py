@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from iommuctl.plan.diff import Change, changes
-from iommuctl.plan.document import AttachmentEntry, BindingEntry, Document
+from iommuctl.plan.document import AttachmentEntry, BindingEntry, Document, MappingEntry
 from iommuctl.plan.reading import read
 from iommuctl.plan.source import Source
 
@@ -46,8 +46,17 @@ def parsed(text: str) -> Document:
     return read(Source("file", text))
 
 
+def state(text: str) -> Document:
+    """A document as a state that it was applied to gives it back: with the permissions of every mapping."""
+    document = parsed(text)
+    for key, entry in document.objects.items():
+        if isinstance(entry, MappingEntry):
+            document.objects[key] = entry._replace(prot=entry.prot or "rw")
+    return document
+
+
 def found(old: str, new: str, *, prune: bool = False) -> list[Change]:
-    return changes(parsed(old), parsed(new), prune=prune)
+    return changes(state(old), parsed(new), prune=prune)
 
 
 def shown(found: list[Change]) -> dict[str, str]:
@@ -179,3 +188,13 @@ def test_each_change_says_why() -> None:
     assert why(STATE.replace("ats = true", "ats = false\npri = true").replace("pri = false", ""))[f"device {RID}"] == (
         "ats and pri cannot change in place"
     )
+
+
+MINIMAL = 'schema = 1\n[domain.d]\nmappings = [{ iova = 0, size = "4K", pa = 0 }]\n'
+
+
+def test_a_mapping_that_is_read_only_stays_so_unless_the_document_says_otherwise() -> None:
+    read_only = MINIMAL.replace(" }]", ', prot = "r" }]')
+    assert found(read_only, MINIMAL) == []
+    (change,) = found(read_only, MINIMAL.replace(" }]", ', prot = "rw" }]'))
+    assert (change.action, change.key.kind) == ("replace", "mapping")
