@@ -2,6 +2,7 @@
 """The random walk itself: hypothesis chooses the operations."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import ClassVar
 
 from iommuctl.testing.base import BackendSuite
@@ -17,6 +18,8 @@ class StatefulSuite(BackendSuite):
     steps: ClassVar[int] = 40
     probes: ClassVar[int] = 12
     """How many slots ask for an address after each operation, and how many pages that it is about before and after."""
+    together: ClassVar[bool] = False
+    """Whether each walk is one transaction, which is quicker, or each operation is one by itself."""
     counts: ClassVar[dict[str, int]] = {}
     """How many operations were carried out, and how many requests devices made."""
 
@@ -44,11 +47,14 @@ class StatefulSuite(BackendSuite):
                 super().__init__()
                 self.model = Model(suite, suite.probes)
                 self.steps = 0
+                self.transaction = self.model.iommu.transaction() if suite.together else nullcontext()
+                self.transaction.__enter__()
 
             def teardown(self) -> None:
                 for name, number in (("operations", self.model.operations), ("requests", self.model.requests)):
                     suite.counts[name] = suite.counts.get(name, 0) + number
                 try:
+                    self.transaction.__exit__(None, None, None)
                     assert self.model.iommu.check() == []
                 finally:
                     self.model.close()

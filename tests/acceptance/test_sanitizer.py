@@ -11,8 +11,12 @@ from tests.conformance.test_sim import Default, Legacy
 
 
 class Silence(StatefulSuite):
-    """Longer walks with fewer questions than the conformance suite's. After each operation nothing may be stale."""
+    """Longer walks with fewer questions than the conformance suite's. After each operation nothing may be stale.
 
+    Each walk is a transaction: what an operation in it allocated is in use for those that follow.
+    """
+
+    together = True
     steps = 50
     probes = 1
     least: ClassVar[int]
@@ -29,5 +33,5 @@ class TestScalable(Default, Silence):
 
 
 class TestLegacy(Legacy, Silence):
-    examples = 155
+    examples = 215
     least = 3500
