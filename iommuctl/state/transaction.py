@@ -122,7 +122,7 @@ class Transaction:
                 self.connection.execute("RELEASE step")
 
     def pool(self, name: str) -> "Extents":
-        """The allocator of a pool; all of a transaction share one, so that freed pages stay aside."""
+        """The allocator of a pool. What is freed stays aside for the whole transaction."""
         from iommuctl.state.extents import Extents
 
         return Extents(self.connection, name, self._freed)
