@@ -100,6 +100,7 @@ class Session:
         self._shared: Operation | None = None
         self._open: Transaction | None = None
         self._forgotten = False
+        self._told: list[Outcome] = []
 
     def __enter__(self) -> Self:
         return self
@@ -242,18 +243,18 @@ class Session:
                 self._shared = outer
 
     @contextlib.contextmanager
-    def transaction(self, *, dry_run: bool = False) -> Iterator[None]:
+    def transaction(self, *, dry_run: bool = False) -> Iterator[list[Outcome]]:
         """A block whose changes take effect together at its end, or not at all when it raises, and with `dry_run`.
 
         Each call in it is whole or nothing by itself, so that its error can be caught; what is read is as changed so
-        far. There is one at a time.
+        far. There is one at a time. Gives a list that gets what `last` has after each of its calls.
         """
         if self._open or self._shared:
             raise Usage("a transaction within another, or in a block of reading", hint="end the outer block first")
         with _untranslated(self._store.change(dry_run=dry_run)) as transaction:
-            self._open, self._forgotten = transaction, dry_run
+            self._open, self._forgotten, self._told = transaction, dry_run, []
             try:
-                yield
+                yield self._told
             finally:
                 self._open = None
 
@@ -306,6 +307,8 @@ class Session:
             if self.dry_run:
                 transaction.collect_writes()
         self.last = Outcome(tuple(transaction.commands), transaction.writes, tuple(transaction.warnings))
+        if self._open:
+            self._told.append(self.last)
 
     @contextlib.contextmanager
     def _step(self, *, anew: bool) -> Iterator[Transaction]:

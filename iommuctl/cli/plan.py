@@ -71,9 +71,9 @@ def plan_(
 
     session = session_of(ctx)
     _check_alone(session, "plan")
+    saved = _load(file)
     if out is not None and os.path.exists(out) and file != "-" and os.path.samefile(file, out):
         raise Usage(f"--out would overwrite {file}", because="it is the document itself", hint="name another file")
-    saved = _load(file)
     if saved.state is not None:
         raise Usage(f"{file} is a plan already", hint=f"`iommuctl apply {file}` carries it out")
     wanted = read(saved.source)
@@ -81,13 +81,13 @@ def plan_(
     iommu.dry_run = True
     with progress("planning") as told:
         found = apply(iommu, saved.source, wanted, prune=prune, progress=told).plan
-    if out is not None:
+    if out is not None and not session.dry_run:
         _save(out, saved._replace(prune=prune, state=found.state))
     if session.json:
         session.document(_document(found))
     elif not session.quiet:
         _show(session.out, found)
-        if out is not None:
+        if out is not None and not session.dry_run:
             session.out.line(("", f"written to {out}: `iommuctl apply {out}` does exactly this"))
     if found and detailed_exitcode:
         raise typer.Exit(PENDING)

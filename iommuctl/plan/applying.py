@@ -82,8 +82,7 @@ def apply(
     `planned` is the state that a plan was made for. Raises PlanOutdated when the state is another one now, and what
     the calls of class Iommu raise, with the place in the document before it.
     """
-    outcomes: list[Outcome] = []
-    with iommu.transaction(dry_run=iommu.dry_run):
+    with iommu.transaction(dry_run=iommu.dry_run) as outcomes:
         found = _plan(iommu, source, wanted, prune=prune)
         if planned not in (None, found.state):
             raise PlanOutdated(
@@ -95,7 +94,6 @@ def apply(
             _make_machine(iommu, source, found.machine)
         for step in _with_progress(steps(found.changes), progress):
             _do(iommu, source, wanted, step)
-            outcomes.append(iommu.last)
     return Applied(found, _together(outcomes), bool(found))
 
 
@@ -104,14 +102,12 @@ def rebuild(iommu: "Iommu") -> Applied:
 
     Raises Unsupported for real hardware, and what reading tables that are damaged raises.
     """
-    outcomes: list[Outcome] = []
-    with iommu.transaction(dry_run=iommu.dry_run):
+    with iommu.transaction(dry_run=iommu.dry_run) as outcomes:
         wanted = current.describe(iommu)
         iommu.reset()
         found = plan(iommu, wanted)
         for step in steps(found.changes):
             carry_out(iommu, step)
-            outcomes.append(iommu.last)
     return Applied(found, _together(outcomes), changed=True)
 
 
@@ -129,12 +125,12 @@ def apply_each(
             # What is still there cannot be made.
             continue
         try:
-            with iommu.transaction():
+            with iommu.transaction() as told:
                 _do(iommu, source, wanted, step)
         except IommuError as error:
             failures[step.change.key] = Failure(step.change, error)
         else:
-            outcomes.append(iommu.last)
+            outcomes += told
     changed = bool(found.machine or outcomes)
     return Applied(found, _together(outcomes), changed, tuple(failures.values()))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a state folder to the Document that describes it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from iommuctl.model import Attachment, Binding, Mapping, Occupant
@@ -12,15 +12,14 @@ from iommuctl.plan.document import (
     Document,
     DomainEntry,
     Entry,
-    GuestMapping,
     Key,
     MappingEntry,
     MemoryEntry,
     PageTableEntry,
 )
+from iommuctl.plan.guest_ranges import joined, pages
 
 if TYPE_CHECKING:
-    from iommuctl.formats.radix import Leaf
     from iommuctl.iommu import Iommu
 
 
@@ -39,7 +38,7 @@ def _objects(iommu: "Iommu") -> Iterator[tuple[Key, Entry]]:
         for mapping in iommu.mappings(domain.name):
             yield Key("mapping", (domain.name, mapping.iova)), _mapping(mapping)
     for table in iommu.pgtables():
-        mappings = tuple(merged(iommu.pgtable_mappings(table.name)))
+        mappings = joined(pages(iommu.pgtable_mappings(table.name)))
         pool = (table.pool, table.pool_size)
         yield Key("pgtable", table.name), PageTableEntry(table.parent.name, pool, table.format, table.label, mappings)
     for device in iommu.devices():
@@ -70,17 +69,3 @@ def _binding(binding: Binding) -> BindingEntry:
     if binding.pgtable is not None:
         return BindingEntry(domain, binding.pgtable, label=binding.label)
     return BindingEntry(domain, addr=binding.root, format=binding.format, label=binding.label)
-
-
-def merged(leaves: "Iterable[Leaf]") -> Iterator[GuestMapping]:
-    """Pages as ranges: those that continue each other, with the same permissions, are one."""
-    held: GuestMapping | None = None
-    for leaf in leaves:
-        if held and leaf.iova == held.iova + held.size and leaf.pa == held.gpa + held.size and leaf.prot == held.prot:
-            held = held._replace(size=held.size + leaf.size)
-            continue
-        if held:
-            yield held
-        held = GuestMapping(leaf.iova, leaf.size, leaf.pa, leaf.prot)
-    if held:
-        yield held

@@ -2,9 +2,12 @@
 """What page tables map, as ranges: joined, put together, and the way from one set of them to another."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from iommuctl.plan.document import GuestMapping
+
+if TYPE_CHECKING:
+    from iommuctl.formats.radix import Leaf
 
 
 class Way(NamedTuple):
@@ -12,6 +15,11 @@ class Way(NamedTuple):
 
     unmap: tuple[GuestMapping, ...]
     map: tuple[GuestMapping, ...]
+
+
+def pages(leaves: "Iterable[Leaf]") -> list[GuestMapping]:
+    """The pages of a page table, each as it is mapped."""
+    return [GuestMapping(leaf.iova, leaf.size, leaf.pa, leaf.prot) for leaf in leaves]
 
 
 def joined(mappings: Iterable[GuestMapping]) -> tuple[GuestMapping, ...]:
@@ -31,12 +39,12 @@ def together(wanted: Iterable[GuestMapping], kept: Iterable[GuestMapping]) -> tu
     return joined([*wanted, *_without(joined(kept), wanted, only_same=False)])
 
 
-def way(pages: Iterable[GuestMapping], wanted: Iterable[GuestMapping]) -> Way:
+def way(mapped: Iterable[GuestMapping], wanted: Iterable[GuestMapping]) -> Way:
     """From the pages that are mapped to the ranges that should be. A page goes as a whole or not at all."""
-    pages, wanted = sorted(pages), joined(wanted)
-    partly = {part.iova for part in _without(pages, wanted, only_same=True, whole=True)}
-    stay = [page for page in pages if page.iova not in partly]
-    go = [page for page in pages if page.iova in partly]
+    mapped, wanted = sorted(mapped), joined(wanted)
+    partly = {part.iova for part in _without(mapped, wanted, only_same=True, whole=True)}
+    stay = [page for page in mapped if page.iova not in partly]
+    go = [page for page in mapped if page.iova in partly]
     return Way(joined(go), tuple(_without(wanted, joined(stay), only_same=True)))
 
 

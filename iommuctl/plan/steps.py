@@ -19,7 +19,7 @@ from iommuctl.plan.document import (
     rid_of,
     slot_of,
 )
-from iommuctl.plan.guest_ranges import way
+from iommuctl.plan.guest_ranges import pages, way
 
 if TYPE_CHECKING:
     from iommuctl.iommu import Iommu
@@ -162,8 +162,7 @@ def _alter(iommu: "Iommu", key: Key, old: Entry, new: Entry) -> None:
 
 def _remap(iommu: "Iommu", name: str, entry: PageTableEntry) -> None:
     """Bring what a page table maps to what it should, and tell the caches what is gone."""
-    pages = [GuestMapping(leaf.iova, leaf.size, leaf.pa, leaf.prot) for leaf in iommu.pgtable_mappings(name)]
-    unmap, more = way(pages, entry.mappings)
+    unmap, more = way(pages(iommu.pgtable_mappings(name)), entry.mappings)
     for gone in unmap:
         iommu.pgtable_unmap(name, iova=gone.iova, size=gone.size)
     _map(iommu, name, more)

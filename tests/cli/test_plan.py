@@ -229,3 +229,14 @@ mappings = [{ iova = "1G", size = "8K", gpa = "1M" }]
 def test_a_rid_that_is_not_quoted(run: Run, file: Path) -> None:
     file.write_text("schema = 1\n[device.3b:00.0]\n", "utf-8")
     assert run("plan", str(file), "-j").error["hint"] == 'quote the RID: [device."3b:00.0"]'
+
+
+def test_a_document_that_is_missing_beside_an_output_that_is_there(run: Run, file: Path) -> None:
+    refused = run("plan", str(file.with_name("missing.toml")), "--out", str(file), "-j")
+    assert (refused.code, refused.error["id"]) == (2, "bad-document")
+
+
+def test_a_dry_run_of_plan_writes_no_plan(ok: Run, file: Path) -> None:
+    out = file.with_name("out.plan")
+    assert "written" not in ok("plan", str(file), "--out", str(out), "--dry-run").out
+    assert not out.exists()
