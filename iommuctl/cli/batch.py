@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`iommuctl batch`: many command lines in one process."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -25,6 +26,9 @@ iommuctl batch topology.txt --keep-going -j
 # a line may also be a JSON array of words
 echo '["domain", "create", "domain1", "--label", "two words"]' | iommuctl batch -
 """
+
+_PLAIN = re.compile(r"[\w ./:=,+-]*\n?", re.ASCII)
+"""A line without quotes, comments and the like."""
 
 LONGEST = 1 << 16
 """Characters of a line; more is no list of commands."""
@@ -103,14 +107,12 @@ def _carry_out(session: Session, place: str, number: int, words: list[str], *, k
 
 
 def _lines(file: str, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
-    import shlex
-
     number = 0
     try:
         for number, line in enumerate(iter(lambda: stream.readline(LONGEST), ""), 1):
             if len(line) == LONGEST:
                 raise BadDocument(f"{file}:{number}: a line of {LONGEST} characters and more")
-            words = _array(line) if line.lstrip().startswith("[") else shlex.split(line, comments=True)
+            words = _words(line)
             if words[:1] == ["iommuctl"]:
                 words = words[1:]
             if words:
@@ -124,6 +126,18 @@ def _lines(file: str, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
             because=reason[:1].lower() + reason[1:],
             hint="close the quotes" if reason.startswith("No closing") else "",
         ) from error
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line. Raises ValueError."""
+    if line.lstrip().startswith("["):
+        return _array(line)
+    if _PLAIN.fullmatch(line):
+        # The same, and ten times as quick.
+        return line.split()
+    import shlex
+
+    return shlex.split(line, comments=True)
 
 
 def _array(line: str) -> list[str]:

@@ -148,6 +148,11 @@ class Overlay:
                 run = pages[i : min(i + IOV_MAX, end)]
                 self._write_run(run[0], [self._pages[page] for page in run])
 
+    def write_live(self) -> None:
+        """Bring the live writes to the file, in their order."""
+        for address, _, new in self.live:
+            self._file.write(address, new)
+
     def reserve_live(self) -> None:
         """Have the file system find room for the live writes while failing is still harmless.
 

@@ -12,16 +12,28 @@ class SqlRows:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
+        self._read: dict[tuple[str, str], str | None] = {}
+        """Rows that were asked for, as they are stored: each value that is handed out is the caller's own."""
 
     def get(self, kind: str, key: str) -> Any:
-        row = self._execute("SELECT value FROM backend_row WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-        return json.loads(row[0]) if row else None
+        place = (kind, key)
+        if place not in self._read:
+            row = self._execute("SELECT value FROM backend_row WHERE kind = ? AND key = ?", place).fetchone()
+            self._read[place] = row[0] if row else None
+        text = self._read[place]
+        return None if text is None else json.loads(text)
+
+    def forget_read(self) -> None:
+        """Read every row anew: some were taken back."""
+        self._read.clear()
 
     def put(self, kind: str, key: str, value: Any) -> None:
         text = json.dumps(value, separators=(",", ":"))
+        self._read[kind, key] = text
         self._execute("INSERT OR REPLACE INTO backend_row VALUES (?, ?, ?)", (kind, key, text))
 
     def delete(self, kind: str, key: str) -> None:
+        self._read.pop((kind, key), None)
         self._execute("DELETE FROM backend_row WHERE kind = ? AND key = ?", (kind, key))
 
     def scan(

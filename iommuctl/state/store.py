@@ -2,7 +2,7 @@
 """The state folder and its transaction: old or new state, whatever kills the command in between.
 
 Order of a change: lock, finish what an earlier commit left (redo), work on an overlay, write the fresh pages,
-COMMIT rows and redo together, write the live words, delete the redo rows. It covers the death of the process and
+COMMIT rows and redo together, write the live words, mark the redo rows as done. It covers the death of the process and
 failing writes; loss of power it does not.
 """
 
@@ -80,7 +80,8 @@ class Store:
         One that makes everything `anew` does not need what an earlier one left in memory to be finished.
         """
         with self._failures():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._lock < 0:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked(fcntl.LOCK_EX) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 transaction = self._transaction(connection)
@@ -133,7 +134,7 @@ class Store:
         transaction.abandon()
 
     def _transaction(self, connection: sqlite3.Connection) -> Transaction:
-        return Transaction(connection, self.folder, self._open_memory)
+        return Transaction(connection, self.folder, self._open_memory, self._lock)
 
     @contextlib.contextmanager
     def _locked(self, operation: int) -> Iterator[sqlite3.Connection]:

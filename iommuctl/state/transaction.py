@@ -15,6 +15,7 @@ from iommuctl.errors import DiskFailed, StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
+from iommuctl.state.redo import RedoLog
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 class Transaction:
     """What an operation works on. `connection` is for the core's own rows (iommuctl.state.books)."""
 
-    def __init__(self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int], lock: int = -1
+    ) -> None:
         self.connection = connection
         self.commands: list[Command] = []
         self.warnings: list[str] = []
@@ -38,6 +41,7 @@ class Transaction:
         self._made_pools: set[str] = set()
         self._meta: dict[str, Any] | None = None
         self._new_memory: Path | None = None
+        self._redo = RedoLog(connection, lock)
 
     # What a backend sees. A command that reads the core's rows imports nothing of it.
 
@@ -110,6 +114,7 @@ class Transaction:
                 self.connection.execute("ROLLBACK TO step")
                 del self._freed[freed:]
                 self._meta = None
+                self.rows.forget_read()
                 if overlay and self._overlay is overlay:
                     overlay.undo_step()
                 else:
@@ -179,6 +184,7 @@ class Transaction:
         for (table,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             self.connection.execute(f"DELETE FROM {table}")
         self._meta = None
+        self.rows.forget_read()
         self.set_meta("generation", generation)
 
     def create_memory(self, plan: MemoryPlan) -> None:
@@ -224,17 +230,15 @@ class Transaction:
     # What the store does at the ends.
 
     def has_redo(self) -> bool:
-        return self.connection.execute("SELECT 1 FROM redo LIMIT 1").fetchone() is not None
+        return self._redo.is_pending()
 
     def finish_redo(self) -> None:
         """Do the writes that the last committed transaction did not get to. They may be done twice."""
-        rows = self.connection.execute("SELECT address, data FROM redo ORDER BY seq").fetchall()
-        plan = self.memory_plan()
-        if rows and plan:
+        rows = self._redo.take()
+        if rows and (plan := self.memory_plan()):
             file, _ = self._memory_file(plan)
             for address, data in rows:
                 file.write(address, data)
-            self.connection.execute("DELETE FROM redo")
 
     def collect_writes(self) -> None:
         """Keep what the step would have written, for a dry run."""
@@ -250,10 +254,7 @@ class Transaction:
         if self._overlay:
             self._overlay.write_fresh()
             self._overlay.reserve_live()
-            self.connection.executemany(
-                "INSERT INTO redo (address, data) VALUES (?, ?)",
-                [(address, new) for address, _, new in self._overlay.live],
-            )
+            self._redo.put([(address, new) for address, _, new in self._overlay.live])
 
     def _check_open(self) -> None:
         # What is written outside of a transaction would be there at once, and for good.
@@ -286,15 +287,9 @@ class Transaction:
             for path in self._folder.glob("memory-*"):
                 if path != self._new_memory:
                     path.unlink()
-        if not self._overlay or not self._overlay.live:
-            return
-        plan = self.memory_plan()
-        if plan is None:
-            return
-        file, _ = self._memory_file(plan)
-        for address, _, new in self._overlay.live:
-            file.write(address, new)
-        self.connection.execute("DELETE FROM redo")
+        if self._overlay and self._overlay.live:
+            self._overlay.write_live()
+            self._redo.mark_done()
 
 
 def around(plan: MemoryPlan) -> list[tuple[int, int]]:

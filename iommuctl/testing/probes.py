@@ -38,6 +38,9 @@ EXIT_OF = {error: code for code, errors in EXITS.items() for error in errors.spl
 """The exit codes that scripts rely on, by error id."""
 
 
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name != 'redo'"
+
+
 class Snapshot(NamedTuple):
     """All that a state folder holds: the rows of every table, and the hash of every page of memory with data."""
 
@@ -46,12 +49,15 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(iommu: Iommu) -> Snapshot:
-    """The state folder as it is on disk: rows of the core and of the backend, caches and allocators among them."""
+    """The state folder as it is on disk: rows of the core and of the backend, caches and allocators among them.
+
+    All but the redo rows: what they say has been done to memory, and the next change drops them.
+    """
     rows: dict[str, list[tuple[Any, ...]]] = {}
     database = iommu.state / "state.db"
     if database.exists():
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            for (table,) in connection.execute(_TABLES).fetchall():
                 rows[table] = sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
     memory = {path.name: dict(_pages(os.fspath(path))) for path in sorted(iommu.state.glob("memory-*"))}
     return Snapshot(rows, memory)

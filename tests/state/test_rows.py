@@ -2,6 +2,7 @@
 """The rows of a backend: JSON by kind and key, in the order of the keys."""
 
 import sqlite3
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from iommuctl.state import schema
 from iommuctl.state.rows import SqlRows
+from iommuctl.state.transaction import Transaction
 
 KEYS = st.text("ab01.~", max_size=3)
 VALUES = st.recursive(
@@ -47,6 +49,27 @@ def test_against_a_dict(steps: list[tuple[str, str, str, object]], first: str, l
         assert list(rows.scan(kind, first, last)) == [row for row in wanted if row[0] <= last]
         assert list(rows.scan(kind, first, limit=limit)) == (wanted if limit < 0 else wanted[:limit])
     connection.close()
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_step_that_is_undone_takes_what_was_read_with_it(connection: sqlite3.Connection, read: bool) -> None:
+    transaction = Transaction(connection, Path("/nowhere"), lambda _: -1)
+    connection.execute("BEGIN")
+    rows = transaction.rows
+    rows.put("kind", "kept", "old")
+    if read:
+        assert (rows.get("kind", "kept"), rows.get("kind", "new")) == ("old", None)
+    with transaction.step(undone=True):
+        rows.put("kind", "kept", "new")
+        rows.put("kind", "new", "new")
+        assert rows.get("kind", "kept") == rows.get("kind", "new") == "new"
+    assert (rows.get("kind", "kept"), rows.get("kind", "new")) == ("old", None)
+
+
+def test_what_is_handed_out_is_the_callers_own(rows: SqlRows) -> None:
+    rows.put("kind", "key", [1])
+    rows.get("kind", "key").append(2)
+    assert rows.get("kind", "key") == [1]
 
 
 def test_rows_may_be_changed_while_they_are_scanned(rows: SqlRows) -> None:

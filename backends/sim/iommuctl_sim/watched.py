@@ -18,6 +18,8 @@ from iommuctl.model import MAX_ADDRESS, Command, Slot, Step
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
 
+_WORD = 8
+
 Store = tuple[int, bytes, bytes]
 """Address, the old bytes, the new ones."""
 
@@ -109,7 +111,8 @@ def torn(unit: Unit, slot: Slot, stores: Sequence[Store], structures: Mapping[st
             for number, (address, _, new) in enumerate(stores)
             if address < step.address + size and step.address < address + len(new)
         ]
-        if layout.present:
+        # One word is there as a whole or not at all.
+        if layout.present and sum(len(stores[number][1]) for number in touching) > _WORD:
             # Before the store that led here, nobody looked.
             states = _states(step, layout, [stores[number] for number in touching if number > pointed_at])
             if problem := _problem(layout, states):
