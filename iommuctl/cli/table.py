@@ -196,14 +196,15 @@ def _dump_table(session: Session, name: str) -> None:
 
     with session.iommu.reading():
         visits = session.iommu.table_entries(name)
-        layout = session.iommu.table_format(name).layout
+        fmt = session.iommu.table_format(name)
+    layout = fmt.layout
     if session.json:
         session.document(
             {
                 "entries": [
                     {
                         "structure": layout.name,
-                        "level": visit.level,
+                        "level": fmt.numbered(visit.level),
                         "address": f"{visit.address:#x}",
                         "raw": f"{visit.raw:#x}",
                         "iova": f"{visit.iova:#x}",
@@ -225,7 +226,7 @@ def _dump_table(session: Session, name: str) -> None:
         session.out.line(
             ("", "  " * (top - visit.level)),
             ("address", f"{visit.address:#x}"),
-            ("", f"  level {visit.level}  IOVA {visit.iova:<#{width}x} +{numbers.unit(visit.size):<4}  "),
+            ("", f"  level {fmt.numbered(visit.level)}  IOVA {visit.iova:<#{width}x} +{numbers.unit(visit.size):<4}  "),
             ("dim", f"{visit.raw:#018x}"),
             ("bad", f"  {cited(layout, entry.fault())}") if bad else ("", f"  {_meaning(entry)}"),
         )

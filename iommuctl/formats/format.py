@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a page-table format tells the engine, and what the engine's parts share.
 
-A new format is one class that has the members of Format, and passes the suite of formats with it.
+A new format is one class derived from Format, and passes the suite of formats with it.
 """
 
 import struct
@@ -39,26 +39,24 @@ class Format(Protocol):
 
     Levels count from the leaves: an entry of level 1 maps the smallest page; the root table is of level `levels`.
     Entries are little-endian words of 64 bits, and a word of zero is an empty one.
+
+    What has a body or a value here is optional: most formats are content with it.
     """
 
-    @property
-    def name(self) -> str:
-        """As `pgtable create --format` spells it."""
-
-    @property
-    def layout(self) -> type[Layout]:
-        """The declared layout of an entry, for traces and dumps."""
-
-    @property
-    def levels(self) -> int: ...
-
-    @property
-    def width(self) -> int:
-        """Input address bits. The entries of the root table cover 2**width bytes together."""
-
-    @property
-    def page_sizes(self) -> tuple[int, ...]:
-        """Ascending; the first is the granule, which is also the size of every table but the root."""
+    name: str
+    """As `pgtable create --format` spells it."""
+    layout: type[Layout]
+    """The declared layout of an entry, for traces and dumps."""
+    levels: int
+    width: int
+    """Input address bits. The entries of the root table cover 2**width bytes together."""
+    page_sizes: tuple[int, ...]
+    """Ascending; the first is the granule, which is also the size of every table but the root. Contiguous runs count
+    as pages."""
+    linear: int = 64
+    """Within an aligned part of 2**linear bytes of output addresses, entries are linear in the address."""
+    hint: int = 0
+    """The bit of a leaf entry that makes it one of a contiguous run; 0 for a format without."""
 
     def shift(self, level: int) -> int:
         """log2 of what one entry of that level covers."""
@@ -66,14 +64,27 @@ class Format(Protocol):
     def entries(self, level: int) -> int:
         """How many entries a table of that level has."""
 
-    def leaf(self, level: int, pa: int, prot: str) -> int:
-        """A valid entry that maps the page at `pa`: that of page 0 plus `pa`. `prot` as in Entry.
+    def contiguous(self, level: int) -> int:  # noqa: ARG002
+        """How many leaf entries of that level are a contiguous run, when all have the hint; 1 where it says nothing.
 
-        Raises BadStructure for an address that does not fit.
+        A run begins at a multiple of its size, of input and of output addresses, and its entries map adjacent pages in
+        the same way. Caches may hold it as one page.
+        """
+        return 1
+
+    def numbered(self, level: int) -> int:
+        """The specification's number of that level, for people."""
+        return level
+
+    def leaf(self, level: int, pa: int, prot: str) -> int:
+        """A valid entry that maps the page at `pa`, without the hint. `prot` as in Entry.
+
+        It is that of the beginning of the address's linear part, plus the distance. Raises BadStructure for an address
+        that does not fit.
         """
 
     def table(self, level: int, pa: int) -> int:
-        """A valid entry of that level that points to the table at `pa`: that for a table at 0 plus `pa`.
+        """A valid entry of that level that points to the table at `pa`, linear like those of pages.
 
         Raises BadStructure for an address that does not fit.
         """
@@ -95,10 +106,14 @@ class Visit(NamedTuple):
     iova: int
     size: int
 
-    def complaint(self) -> str:
+    def called(self, fmt: Format) -> str:
+        """The entry in words."""
+        level = fmt.numbered(self.level)
+        return f"the entry of level {level} at {self.address:#x} for IOVA {self.iova:#x}, {self.raw:#x},"
+
+    def complaint(self, fmt: Format) -> str:
         """What is wrong with an entry of kind "reserved"."""
-        fault = f"{'has' if self.entry.reserved else 'is'} {self.entry.fault()}"
-        return f"the entry of level {self.level} at {self.address:#x} for IOVA {self.iova:#x}, {self.raw:#x}, {fault}"
+        return f"{self.called(fmt)} {'has' if self.entry.reserved else 'is'} {self.entry.fault()}"
 
 
 def index(fmt: Format, level: int, iova: int) -> int:

@@ -33,11 +33,12 @@ class LiveTables:
     def read(self, level: int, table: int, first: int, count: int) -> bytes:
         """Entries of a table. Raises DamagedTable."""
         if table in self._entered:
-            raise DamagedTable(f"the table of level {level} at {table:#x} is reached a second time")
+            raise DamagedTable(f"{self._called(level, table)} is reached a second time")
         self._entered.add(table)
         try:
             return self._memory.read(table + WORD * first, WORD * count)
         except OutsideMemory as error:
-            raise DamagedTable(
-                f"the table of level {level} at {table:#x} is outside memory", because=error.what
-            ) from error
+            raise DamagedTable(f"{self._called(level, table)} is outside memory", because=error.what) from error
+
+    def _called(self, level: int, table: int) -> str:
+        return f"the table of level {self._fmt.numbered(level)} at {table:#x}"

@@ -13,7 +13,7 @@ from iommuctl.errors import DamagedTable, Overlap
 from iommuctl.formats.format import WORD, Format, Visit, index, present, visit
 from iommuctl.formats.live import LiveTables, check_range
 from iommuctl.formats.memory import PAGE, Memory, Run, TableMemory
-from iommuctl.formats.runs import progression
+from iommuctl.formats.runs import parts, progression
 
 _CHUNK = 256 << 10
 """Bytes of fresh tables per write: fewer cost calls, more cost page faults."""
@@ -71,7 +71,7 @@ class _Gaps:
             found = visit(self._fmt, level, table, iova + (offset << shift), raw)
             if found.entry.kind == "empty":
                 continue
-            _refuse_present(found)
+            _refuse_present(self._fmt, found)
             here, there = max(iova, found.iova), min(end, found.iova + found.size)
             if start < here:
                 yield _Gap(table + WORD * index(self._fmt, level, start), level, start, here)
@@ -81,14 +81,14 @@ class _Gaps:
             yield _Gap(table + WORD * index(self._fmt, level, start), level, start, end)
 
 
-def _refuse_present(found: Visit) -> None:
+def _refuse_present(fmt: Format, found: Visit) -> None:
     if found.entry.kind == "leaf":
         raise Overlap(
             f"IOVA {found.iova:#x} is mapped already",
             because=f"a page of {found.size:#x} bytes is mapped to {found.entry.address:#x} there",
         )
     if found.entry.kind == "reserved":
-        raise DamagedTable(found.complaint())
+        raise DamagedTable(found.complaint(fmt))
 
 
 class _Filler:
@@ -99,20 +99,33 @@ class _Filler:
         self._memory = memory
         self._delta = delta
         self._prot = prot
-        self._page_sizes = page_sizes
+        self._pages: list[list[tuple[int, int]]] = [[]]
+        """By level, the sizes of pages that can be used, descending, and the hint where they are contiguous runs."""
+        for level in range(1, fmt.levels + 1):
+            size = 1 << fmt.shift(level)
+            sizes = {size * fmt.contiguous(level): fmt.hint, size: 0}
+            self._pages.append(
+                [(size, hint) for size, hint in sizes.items() if size in page_sizes and not delta % size]
+            )
 
-    def row(self, level: int, iova: int, end: int) -> Iterator[bytes]:
-        """All entries of a level for iova..end, in pieces, as if the tables of that level lay end to end."""
-        shift = self._fmt.shift(level)
-        size = 1 << shift
-        first, last = -(-iova >> shift) << shift, end >> shift << shift
-        if size not in self._page_sizes or self._delta % size or first >= last:
+    def row(self, level: int, iova: int, end: int, smaller: int = 0) -> Iterator[bytes]:
+        """All entries of a level for iova..end, in pieces, as if the tables of that level lay end to end.
+
+        `smaller` leaves so many of the larger page sizes out.
+        """
+        if smaller == len(self._pages[level]):
             yield from self._tables(level, iova, end)
             return
-        leaf = self._fmt.leaf(level, first + self._delta, self._prot)
-        yield from self._tables(level, iova, first)
-        yield from progression(leaf, size, last - first >> shift)
-        yield from self._tables(level, last, end)
+        size, hint = self._pages[level][smaller]
+        first, last = -(-iova // size) * size, end // size * size
+        if first >= last:
+            yield from self.row(level, iova, end, smaller + 1)
+            return
+        yield from self.row(level, iova, first, smaller + 1)
+        step = 1 << self._fmt.shift(level)
+        for pa, stop in parts(first + self._delta, last + self._delta, self._fmt.linear):
+            yield from progression(self._fmt.leaf(level, pa, self._prot) | hint, step, (stop - pa) // step)
+        yield from self.row(level, last, end, smaller + 1)
 
     def _tables(self, level: int, iova: int, end: int) -> Iterator[bytes]:
         """Entries of a level that point to fresh tables for iova..end, which are written before."""
@@ -125,7 +138,8 @@ class _Filler:
             tables = run.pages // pages
             stop = (iova >> shift) + tables << shift
             self._write(level - 1, run, iova, min(end, stop))
-            yield from progression(self._fmt.table(level, run.address), granule, tables)
+            for table, end_of_part in parts(run.address, run.address + tables * granule, self._fmt.linear):
+                yield from progression(self._fmt.table(level, table), granule, (end_of_part - table) // granule)
             iova = stop
 
     def _write(self, level: int, run: Run, iova: int, end: int) -> None:

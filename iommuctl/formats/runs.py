@@ -68,6 +68,14 @@ def _block(first: int, low: int, patterns: Sequence[bytes]) -> bytearray:
     return words
 
 
+def parts(first: int, end: int, bits: int) -> Iterator[tuple[int, int]]:
+    """first..end, cut at the multiples of 2**bits."""
+    while first < end:
+        stop = min(end, (first >> bits) + 1 << bits)
+        yield first, stop
+        first = stop
+
+
 def page_runs(pages: Iterable[int]) -> list[Run]:
     """The pages at these addresses in as few runs as can be, ascending, each page once."""
     runs: list[Run] = []

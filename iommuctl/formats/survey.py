@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from iommuctl.errors import OutsideMemory
+from iommuctl.formats.contiguous import grouped, is_run, page
 from iommuctl.formats.format import WORD, Format, Visit, index, present, read_table, visit
 from iommuctl.formats.memory import PAGE, Memory, Run, read_word
 from iommuctl.formats.runs import page_runs
@@ -65,12 +66,18 @@ def entries(fmt: Format, memory: Memory, root: int) -> Iterator[Visit]:
 
 
 def leaves(fmt: Format, memory: Memory, root: int) -> Iterator[Leaf]:
-    """Every page of a tree, in the order of input addresses."""
+    """Every page of a tree, in the order of input addresses. A contiguous run is one page, unless its hint lies."""
     allowed = {fmt.levels + 1: "rwx"}
-    for level, _, _, entry, iova, size in entries(fmt, memory, root):
+    for group in grouped(fmt, entries(fmt, memory, root)):
+        level, _, raw, entry, iova, size = group[0]
         allowed[level] = combine(allowed[level + 1], entry.prot)
-        if entry.kind == "leaf":
-            yield Leaf(iova, size, entry.address, allowed[level])
+        if entry.kind != "leaf":
+            continue
+        if raw & fmt.hint and not is_run(fmt, group):
+            for one in group:
+                yield Leaf(one.iova, size, one.entry.address, combine(allowed[level + 1], one.entry.prot))
+        else:
+            yield Leaf(iova, size * len(group), entry.address, allowed[level])
 
 
 @cache
@@ -82,13 +89,20 @@ def combine(prot: str, other: str) -> str:
 def check(fmt: Format, memory: Memory, root: int) -> list[str]:
     """Sentences about what is wrong with a tree; none for a good one.
 
-    These are entries with reserved bits set, tables outside memory, and tables that are reached twice. After some
-    hundred findings the last one says that there may be more.
+    These are entries with reserved bits set, contiguous runs that are none, tables outside memory, and tables that are
+    reached twice. After some hundred findings the last one says that there may be more.
     """
     tour = _Tour(fmt, memory)
-    for found in tour.visits(fmt.levels, root, 0):
+    for group in grouped(fmt, tour.visits(fmt.levels, root, 0)):
+        found = group[0]
         if found.entry.kind == "reserved":
-            tour.findings.append(found.complaint())
+            tour.findings.append(found.complaint(fmt))
+        elif found.entry.kind == "leaf" and found.raw & fmt.hint and not is_run(fmt, group):
+            start, size = page(fmt, found)
+            tour.findings.append(
+                f"{found.called(fmt)} says that it is part of a contiguous run of {size:#x} bytes at IOVA {start:#x}, "
+                "but the entries there do not map one aligned range in the same way"
+            )
         if len(tour.findings) >= _ENOUGH:
             return [*tour.findings, "the check ends here, there may be more"]
     return tour.findings
@@ -121,7 +135,7 @@ class _Tour:
 
         The entries of levels below `lowest` are left out.
         """
-        place = f"the table of level {level} at {table:#x} for IOVA {iova:#x}"
+        place = f"the table of level {self._fmt.numbered(level)} at {table:#x} for IOVA {iova:#x}"
         if table in self.entered:
             self.findings.append(f"{place} is reached a second time: entries share it, or form a loop")
             return

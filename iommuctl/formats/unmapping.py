@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from iommuctl.errors import DamagedTable, PartialUnmap
+from iommuctl.formats.contiguous import page
 from iommuctl.formats.format import WORD, Format, Visit, index, present, visit
 from iommuctl.formats.live import LiveTables, check_range
 from iommuctl.formats.memory import PAGE, Memory, Run
@@ -23,8 +24,8 @@ def unmap_range(fmt: Format, memory: Memory, root: int, iova: int, size: int) ->
 
     The pages of these tables are still the caller's, to be given back when the caches have been invalidated.
 
-    Raises ZeroSize; Misaligned; OutOfAperture; PartialUnmap where a page is only partly in the range and where nothing
-    is mapped; DamagedTable. Nothing has been written then.
+    Raises ZeroSize; Misaligned; OutOfAperture; PartialUnmap where a page, or a contiguous run, is only partly in the
+    range and where nothing is mapped; DamagedTable. Nothing has been written then.
     """
     check_range(fmt, iova, size, 0, fmt.page_sizes[0])
     remover = _Remover(fmt, memory)
@@ -54,7 +55,7 @@ class _Remover:
         stop = first + (end - 1 >> shift) - (iova >> shift) + 1
         span = data[WORD * first : WORD * stop]
         going: Sequence[int]
-        if not (iova | end) % (1 << shift) and self._is_run(level, span):
+        if not (iova | end) % (1 << shift) and self._is_run(level, first, span):
             going = range(first, stop)
             self.leaves += stop - first
         else:
@@ -70,26 +71,34 @@ class _Remover:
             self.writes.append((table + low, bytes(high - low)))
         return False
 
-    def _is_run(self, level: int, span: bytes) -> bool:
-        """Whether these entries map adjacent pages, all in the same way: then the first and the last stand for all."""
+    def _is_run(self, level: int, number: int, span: bytes) -> bool:
+        """Whether these entries, from that number on, map adjacent pages, all in the same way, with no contiguous run
+        beginning before them or ending behind: then the first and the last stand for all.
+        """
         first, count = int.from_bytes(span[:WORD], "little"), len(span) // WORD
         size = 1 << self._fmt.shift(level)
         last = first + (count - 1) * size
-        ends = int.from_bytes(span[-WORD:], "little") == last and all(
-            self._fmt.decode(level, raw).kind == "leaf" for raw in (first, last)
+        if int.from_bytes(span[-WORD:], "little") != last:
+            return False
+        ends = [self._fmt.decode(level, raw) for raw in (first, last)]
+        return (
+            all(entry.kind == "leaf" for entry in ends)
+            and ends[1].address - ends[0].address == last - first
+            and not (first & self._fmt.hint and (number | count) % self._fmt.contiguous(level))
+            and span == b"".join(progression(first, size, count))
         )
-        return ends and span == b"".join(progression(first, size, count))
 
     def _goes(self, found: Visit, iova: int, end: int) -> bool:
         """Whether an entry that the range meets is to be cleared."""
-        inside = iova <= found.iova and found.iova + found.size <= end
         match found.entry.kind:
             case "reserved":
-                raise DamagedTable(found.complaint())
+                raise DamagedTable(found.complaint(self._fmt))
             case "leaf":
-                if not inside:
+                # The other entries of a run could lose the hint, but some hardware does not allow that in a live table.
+                start, size = page(self._fmt, found)
+                if start < iova or end < start + size:
                     raise PartialUnmap(
-                        f"the page of {found.size:#x} bytes at IOVA {found.iova:#x} is only partly in the range",
+                        f"the page of {size:#x} bytes at IOVA {start:#x} is only partly in the range",
                         because=f"the range is IOVA {iova:#x}..{end - 1:#x}",
                     )
                 self.leaves += 1
@@ -99,5 +108,5 @@ class _Remover:
                     return False
                 self.freed += range(child, child + self._fmt.page_sizes[0], PAGE)
             case "empty":
-                return inside
+                return iova <= found.iova and found.iova + found.size <= end
         return True

@@ -4,7 +4,7 @@
 from iommuctl.errors import BadStructure, NoRoom
 from iommuctl.formats.bits import Address, Bit, Fixed, Ignored, Layout
 from iommuctl.formats.memory import PAGE, Run, check_inside
-from iommuctl.formats.radix import Entry
+from iommuctl.formats.radix import Entry, Format
 
 
 class ToyEntry(Layout, bits=64, name="toy.entry"):
@@ -32,7 +32,7 @@ class WideEntry(Layout, bits=64, name="toy.wide-entry"):
     NO_EXECUTE = Bit(54)
 
 
-class ToyFormat:
+class ToyFormat(Format):
     """Tables of `granule` bytes, so many bits per level that they fill them, and a root for what is left of `width`."""
 
     layout: type[Layout] = ToyEntry

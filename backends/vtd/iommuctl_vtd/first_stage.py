@@ -3,7 +3,7 @@
 
 from iommuctl.errors import BadStructure
 from iommuctl.formats.bits import Address, Bit, Field, Ignored, Layout
-from iommuctl.formats.format import Entry
+from iommuctl.formats.format import Entry, Format
 
 
 class FirstStageEntry(Layout, bits=64, name="vtd.first-stage-entry", revision=4, present="P"):
@@ -57,7 +57,7 @@ _PROT = ("rp", "rwp", "r", "rw")
 _EMPTY = Entry("empty")
 
 
-class FirstStageFormat:
+class FirstStageFormat(Format):
     """First-stage tables of 4 or 5 levels: VT-d 4.1 sections 3.6 and 9.7.
 
     A present entry can be read, and hardware cannot be kept from setting A and D: tables and pages come with A set,

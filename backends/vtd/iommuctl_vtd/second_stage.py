@@ -3,7 +3,7 @@
 
 from iommuctl.errors import BadStructure
 from iommuctl.formats.bits import Address, Bit, Bits, Field, Ignored, Layout
-from iommuctl.formats.format import Entry
+from iommuctl.formats.format import Entry, Format
 
 
 class SecondStageEntry(Layout, bits=64, name="vtd.second-stage-entry", revision=4):
@@ -58,7 +58,7 @@ _PROT = ("", "r", "w", "rw")
 _EMPTY = Entry("empty")
 
 
-class SecondStageFormat:
+class SecondStageFormat(Format):
     """Second-stage tables of 39, 48 or 57 bits: VT-d 4.1 sections 3.7 and 9.8. An entry is present if R or W is set.
 
     The unit's facts: `haw` is its host address width, `page_sizes` are what CAP.SSLPS lists, and `snoop_control`,
