@@ -37,6 +37,8 @@ class Features(NamedTuple):
     """ATS that translates stage 1 alone."""
     asid16: bool
     vmid16: bool
+    msi: bool
+    """Interrupts by writes to memory."""
     pri: bool
     cd2l: bool
     """Two-level CD tables."""
@@ -111,6 +113,7 @@ class Features(NamedTuple):
             split_ats=not IDR0.NS1ATS.get(idr0),
             asid16=bool(IDR0.ASID16.get(idr0)),
             vmid16=bool(IDR0.VMID16.get(idr0)),
+            msi=bool(IDR0.MSI.get(idr0)),
             pri=bool(IDR0.PRI.get(idr0)),
             cd2l=bool(IDR0.CD2L.get(idr0)),
             ttendian=IDR0.TTENDIAN.get(idr0),

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registers of one unit, all in one row, and what they hold at power on."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from iommuctl.errors import Unsupported, Usage
+from iommuctl.hookspecs import Rows
+from iommuctl_smmuv3.id_registers import IDR0, IDR1, IDR3, IDR5
+from iommuctl_smmuv3.registers import Gbpa
+
+ROW = "smmuv3", "registers"
+
+DEFAULTS: Mapping[str, int] = {
+    # Faults terminate and are aborts: what PCIe devices do not survive, stalls, is for those who ask for it.
+    "IDR0": IDR0.encode(
+        S2P=1, S1P=1, TTF=2, COHACC=1, HTTU=2, Hyp=1, ATS=1, NS1ATS=1, ASID16=1, MSI=1, PRI=1, VMID16=1, CD2L=1,
+        TTENDIAN=2, STALL_MODEL=1, TERM_MODEL=1, ST_LEVEL=1,
+    ),
+    "IDR1": IDR1.encode(SIDSIZE=16, SSIDSIZE=20, PRIQS=8, EVENTQS=8, CMDQS=8, ATTR_TYPES_OVR=1, ATTR_PERMS_OVR=1),
+    "IDR3": IDR3.encode(HAD=1, XNX=1, FWB=1, RIL=1, BBML=1),
+    "IDR5": IDR5.encode(OAS=5, GRAN4K=1, GRAN16K=1, GRAN64K=1),
+}  # fmt: skip
+"""What the simulated unit says of itself: version 3.2 with all that iommuctl can drive."""
+VERSION_3_2 = 2
+
+
+class RegisterBank:
+    """Registers by name, without what writing one brings about. The row is read once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    @cached_property
+    def _values(self) -> dict[str, int]:
+        values: dict[str, int] = self._rows.get(*ROW)
+        return values
+
+    def all(self) -> dict[str, int]:
+        return dict(self._values)
+
+    def get(self, name: str) -> int:
+        """Raises Unsupported."""
+        try:
+            return self._values[name]
+        except KeyError:
+            raise Unsupported(f"the unit has no register {name}") from None
+
+    def put(self, name: str, value: int) -> None:
+        if self.get(name) != value:
+            self._values[name] = value
+            self._rows.put(*ROW, self._values)
+
+
+def power_on(rows: Rows, options: Mapping[str, str]) -> None:
+    """Options: `idr0`, `idr1`, `idr3` and `idr5`, the values of these registers. Raises Usage."""
+    known = {name.lower(): value for name, value in DEFAULTS.items()}
+    for name, text in options.items():
+        if name not in known:
+            raise Usage(f"no option {name!r}", hint=f"an SMMUv3 unit has {', '.join(known)}")
+        try:
+            known[name] = int(text, 0)
+        except ValueError:
+            raise Usage(f"option {name}={text} is not a number") from None
+        if known[name] >> 32:
+            raise Usage(f"option {name}={text} is out of range", because="the register has 32 bits")
+    identity = {name.upper(): value for name, value in known.items()}
+    # The order is that of their offsets.
+    registers = {"IDR0": identity["IDR0"], "IDR1": identity["IDR1"], "IDR3": identity["IDR3"]}
+    registers |= {"IDR5": identity["IDR5"], "IIDR": 0, "AIDR": VERSION_3_2}
+    registers |= dict.fromkeys(("CR0", "CR0ACK", "CR1", "CR2"), 0)
+    registers |= {"GBPA": Gbpa.encode(SHCFG=1)}
+    registers |= dict.fromkeys(("IRQ_CTRL", "IRQ_CTRLACK", "GERROR", "GERRORN", "STRTAB_BASE", "STRTAB_BASE_CFG"), 0)
+    for queue in ("CMDQ", "EVENTQ", "PRIQ"):
+        registers |= {f"{queue}_BASE": 0, f"{queue}_PROD": 0, f"{queue}_CONS": 0}
+    rows.put(*ROW, registers)

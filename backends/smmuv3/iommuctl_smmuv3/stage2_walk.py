@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 2 as the unit walks it: intermediate physical addresses to physical ones. IHI0070 G.b section 3.4, 7.3."""
+
+from functools import cache
+from typing import NamedTuple
+
+from iommuctl.formats.bits import Layout
+from iommuctl_smmuv3 import permissions
+from iommuctl_smmuv3.features import Features
+from iommuctl_smmuv3.permissions import ALL
+from iommuctl_smmuv3.refused import F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, Refused
+from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs, Stage2Format
+from iommuctl_smmuv3.stage2_geometry import GRANULES, start_level
+from iommuctl_smmuv3.ste import Ste
+from iommuctl_smmuv3.tlb import GLOBAL, IPA, Page, Tag
+from iommuctl_smmuv3.visits import Unreadable, Update, Visits
+
+_LAYOUTS: dict[str, type[Layout]] = {
+    layout.name: layout for layout in (Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs)
+}
+_WRITE_BIT = 1 << 7
+"""S2AP[1]."""
+
+
+class Access(NamedTuple):
+    """What stage 2 is asked for: the right, in the CLASS of records."""
+
+    need: int
+    kind: int
+    table_read: int | None = None
+    """For accesses of stage 1 to its tables, TTRnW."""
+
+
+class Mapped(NamedTuple):
+    """Where an address goes, and the page that says so."""
+
+    pa: int
+    page: Page
+    hit: bool = False
+
+
+class Stage2:
+    """Stage 2 of one STE, for one request."""
+
+    def __init__(self, ste: int, features: Features, visits: Visits) -> None:
+        self._ste = ste
+        self._features = features
+        self._visits = visits
+        self._format = _format(
+            Ste.S2TG.get(ste),
+            Ste.S2T0SZ.get(ste),
+            Ste.S2SL0.get(ste),
+            Ste.S2SL0_2.get(ste),
+            Ste.S2PS.get(ste),
+            bool(Ste.S2DS.get(ste)),
+            features,
+        )
+        top = 8 * self._format.entries(self._format.levels)
+        self._root = Ste.S2TTB.get(ste) & -top
+        self.tag = Tag(IPA, Ste.S2VMID.get(ste), GLOBAL)
+
+    def translate(self, ipa: int, access: Access) -> Mapped:
+        """Where an intermediate physical address goes. Raises Refused."""
+        tlb = self._visits.caches and self._visits.caches.tlb
+        if tlb and (page := tlb.find(self.tag, ipa)) and page.stage2 & access.need and self._serves(page, access):
+            self._visits.page_from_cache(self.tag, page, _LAYOUTS)
+            return Mapped(page.pa | ipa & (1 << page.order) - 1, page, True)
+        start = len(self._visits.trace)
+        page = self._walk(ipa, access)
+        if tlb:
+            tlb.fill(self.tag, ipa, page._replace(made_of=made_of(self._visits, start)))
+        return Mapped(page.pa | ipa & (1 << page.order) - 1, page)
+
+    def _serves(self, page: Page, access: Access) -> bool:
+        return page.dirty or not access.need & (permissions.WRITE | permissions.WRITE << 3)
+
+    def _walk(self, ipa: int, access: Access) -> Page:
+        fmt = self._format
+        if ipa >> fmt.width:
+            raise self._fault(F_TRANSLATION, ipa, access, f"stage 2 has addresses of {fmt.width} bits")
+        try:
+            for visit in self._visits.descriptors(fmt, self._root, ipa, self.tag, 2):
+                entry, level = visit.entry, fmt.numbered(visit.level)
+                if entry.kind == "empty" or (entry.kind == "reserved" and not entry.reserved):
+                    raise self._fault(F_TRANSLATION, ipa, access, f"the stage 2 descriptor of level {level} is invalid")
+                if entry.kind == "reserved":
+                    what = f"the stage 2 descriptor of level {level} has an address of more than the output's bits"
+                    raise self._fault(F_ADDR_SIZE, ipa, access, what)
+        except Unreadable as error:
+            fields = {"S2": 1, "CLASS": access.kind, "FetchAddr": error.address & -8}
+            raise Refused(F_WALK_EABT, fields=fields) from None
+        sets = self._accessed(visit.raw, ipa, access)
+        writable = self._writable_clean(visit.raw)
+        rights = permissions.stage2(visit.raw, writable=writable, xnx=self._features.xnx)
+        if not rights & access.need:
+            raise self._fault(F_PERMISSION, ipa, access, "the stage 2 page does not allow the access")
+        dirty = not writable or bool(Stage2Descriptor.S2AP.get(visit.raw) & 2)
+        if not dirty and access.need & (permissions.WRITE | permissions.WRITE << 3):
+            sets, dirty = sets | _WRITE_BIT, True
+        if sets:
+            self._visits.updates.append(Update(self._visits.trace[-1].address, sets, 0))
+        order = visit.size.bit_length() - 1
+        return Page(visit.entry.address, order, ALL, rights, fmt.numbered(visit.level), fmt.shift(1), dirty, [])
+
+    def _accessed(self, raw: int, ipa: int, access: Access) -> int:
+        """The accessed flag, where it is to be set."""
+        if Stage2Descriptor.AF.get(raw) or Ste.S2AFFD.get(self._ste):
+            return 0
+        if not Ste.S2HA.get(self._ste):
+            raise self._fault(F_ACCESS, ipa, access, "the accessed flag of the stage 2 page is not set")
+        return Stage2Descriptor.AF.mask
+
+    def _writable_clean(self, raw: int) -> bool:
+        return bool(Ste.S2HA.get(self._ste) and Ste.S2HD.get(self._ste) and Stage2Descriptor.DBM.get(raw))
+
+    def _fault(self, event: int, ipa: int, access: Access, because: str) -> Refused:
+        fields = {"S2": 1, "CLASS": access.kind, "IPA": ipa & -4096 & (1 << 56) - 1}
+        if event == F_PERMISSION and access.table_read is not None:
+            fields["TTRnW"] = access.table_read
+        stalls = bool(Ste.S2S.get(self._ste))
+        return Refused(event, because, fields, recorded=stalls or bool(Ste.S2R.get(self._ste)), stalls=stalls)
+
+
+def made_of(visits: Visits, start: int, stages: tuple[int, ...] = (1, 2)) -> list[tuple[str, int, int, int]]:
+    """The steps of a walk from a place on, as the TLB keeps them."""
+    return [
+        (step.structure, step.address, int.from_bytes(b"".join(w.to_bytes(8, "little") for w in step.raw), "little"),
+         step.stage)
+        for step in visits.trace[start:]
+        if step.stage in stages
+    ]  # fmt: skip
+
+
+@cache
+def _format(tg: int, t0sz: int, sl0: int, sl0_2: int, ps: int, ds: bool, features: Features) -> Stage2Format:  # noqa: PLR0917
+    granule, counts = GRANULES[tg], ds and features.ds
+    return Stage2Format(
+        granule,
+        64 - t0sz,
+        output=features.output_bits(ps, granule, counts),
+        oas=features.oas,
+        start_level=start_level(tg, sl0, sl0_2, counts),
+        ds=counts,
+        xnx=features.xnx,
+    )

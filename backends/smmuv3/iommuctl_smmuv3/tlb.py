@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TLB: pages and descriptors of tables, by stream world, VMID, ASID and address. IHI0070 G.b sections 3.17 and 4.4.
+
+It never evicts, so that what it still holds depends on the commands alone; and a command takes away no more than what
+the architecture promises: one with a granule entries of that granule, one with a level entries of that level.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from iommuctl.hookspecs import Rows
+from iommuctl.model import MAX_ADDRESS, Step
+
+PAGES = "smmuv3.tlb"
+TABLES = "smmuv3.walk-cache"
+
+VA, IPA, EL2, EL2_E2H = 0, 1, 2, 3
+"""Worlds: virtual and intermediate physical addresses of NS-EL1, virtual ones of EL2 without and with ASIDs."""
+GLOBAL = -1
+"""The ASID of what belongs to all of them, or of a world without."""
+_ORDERS = (12, 14, 16, 21, 25, 29, 30, 36, 39, 42)
+"""log2 of the sizes of all pages and blocks."""
+
+
+class Tag(NamedTuple):
+    """What a translation is found by besides its address."""
+
+    world: int
+    vmid: int
+    asid: int
+
+    @property
+    def owner(self) -> str:
+        """The beginning of the keys of its entries. Global ones come before all others."""
+        return f"{self.world}.{self.vmid:04x}.{'----' if self.asid == GLOBAL else f'{self.asid:04x}'}."
+
+
+class Page(NamedTuple):
+    """A translation: `pa` is where the page begins; the rights are those of permissions.Rights, by stage.
+
+    `level` and `granule` (its log2) are those of the descriptor; `dirty` says that a write needs no more updates.
+    """
+
+    pa: int
+    order: int
+    stage1: int
+    stage2: int
+    level: int
+    granule: int
+    dirty: bool
+    made_of: list[tuple[str, int, int, int]]
+    """Structure, address, contents, stage."""
+
+
+class Table(NamedTuple):
+    """A descriptor that points to a table: its address as the tables have it, what it was, its physical address.
+
+    `target` is the table; None where that is the guest's.
+    """
+
+    address: int
+    raw: int
+    place: int
+    level: int
+    granule: int
+    order: int
+    target: int | None
+
+
+class Block(NamedTuple):
+    """The addresses of a command, first to last, and whether entries of the last level alone are meant.
+
+    `granule` (log2) and `level` are None where any is meant.
+    """
+
+    first: int
+    last: int
+    leaf: bool
+    granule: int | None = None
+    level: int | None = None
+
+    def means(self, iova: int, entry: Page | Table) -> bool:
+        return (
+            iova <= self.last
+            and self.first < iova + (1 << entry.order)
+            and self.granule in (None, entry.granule)
+            and (self.level in (None, entry.level) or (isinstance(entry, Table) and entry.level < (self.level or 0)))
+        )
+
+
+class Tlb:
+    """The caches of one unit, in rows."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def find(self, tag: Tag, iova: int) -> Page | None:
+        """The page of an address, of the ASID or a global one."""
+        for owner in dict.fromkeys((tag.owner, tag._replace(asid=GLOBAL).owner)):
+            for order in _ORDERS:
+                if found := self._rows.get(PAGES, _key(owner, iova >> order << order, order)):
+                    return Page(*found)
+        return None
+
+    def fill(self, tag: Tag, iova: int, page: Page) -> None:
+        self._rows.put(PAGES, _key(tag.owner, iova >> page.order << page.order, page.order), page)
+
+    def find_table(self, tag: Tag, level: int, iova: int) -> Table | None:
+        """The descriptor of a level for the addresses from `iova` on."""
+        found: Any = self._rows.get(TABLES, f"{tag.owner}{iova:016x}.{level}")
+        return Table(*found) if found else None
+
+    def fill_table(self, tag: Tag, iova: int, table: Table) -> None:
+        self._rows.put(TABLES, f"{tag.owner}{iova:016x}.{table.level}", table)
+
+    def drop_world(self, world: int) -> None:
+        self._drop(f"{world}.", f"{world}.~")
+
+    def drop_vmid(self, world: int, vmid: int) -> None:
+        self._drop(f"{world}.{vmid:04x}.", f"{world}.{vmid:04x}.~")
+
+    def drop_asid(self, tag: Tag) -> None:
+        """What is not global, of an ASID."""
+        self._drop(tag.owner, f"{tag.owner}~")
+
+    def drop_block(self, tag: Tag, block: Block) -> None:
+        """Addresses of an ASID, with what is global there; of all ASIDs where the tag's is GLOBAL."""
+        if tag.asid == GLOBAL:
+            self._drop(f"{tag.world}.{tag.vmid:04x}.", f"{tag.world}.{tag.vmid:04x}.~", block)
+        else:
+            for owner in (tag.owner, tag._replace(asid=GLOBAL).owner):
+                self._drop(owner, f"{owner}~", block)
+
+    def sizes(self) -> dict[str, int]:
+        return {"tlb": self._rows.count(PAGES), "walk": self._rows.count(TABLES)}
+
+    def tables(self) -> Iterator[int]:
+        """Where the tables are that descriptors which are kept point to, but for those of guests."""
+        for _, value in self._rows.scan(TABLES):
+            if (target := Table(*value).target) is not None:
+                yield target
+
+    def _drop(self, first: str, last: str, block: Block | None = None) -> None:
+        kinds: Iterable[tuple[str, Callable[[Any], Page | Table]]] = (
+            (PAGES, lambda value: Page(*value)),
+            (TABLES, lambda value: Table(*value)),
+        )
+        for kind, entry_of in kinds:
+            if block and block.leaf and kind == TABLES:
+                continue
+            for key, value in self._rows.scan(kind, first, last):
+                if block is None or block.means(int(key.split(".")[3], 16), entry_of(value)):
+                    self._rows.delete(kind, key)
+
+
+def steps_of(page: Page, layouts: dict[str, Any]) -> Iterator[Step]:
+    """The structures that a page was made of, as it was then."""
+    for name, address, raw, stage in page.made_of:
+        layout = layouts[name]
+        yield Step(name, address, layout.to_words(raw), layout.values(raw), stage)
+
+
+def _key(owner: str, address: int, order: int) -> str:
+    return f"{owner}{address & MAX_ADDRESS:016x}.{order:02d}"

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one request makes the unit read: structures out of memory or caches, in their order."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from iommuctl.architecture import Recalled
+from iommuctl.errors import OutsideMemory
+from iommuctl.formats.bits import Layout
+from iommuctl.formats.format import Format, Visit
+from iommuctl.formats.memory import Memory
+from iommuctl.formats.survey import walk
+from iommuctl.model import Step
+from iommuctl_smmuv3.config_cache import Cached, ConfigCache
+from iommuctl_smmuv3.tlb import Page, Table, Tag, Tlb, steps_of
+
+
+class Caches(NamedTuple):
+    """The caches of one unit."""
+
+    config: ConfigCache
+    tlb: Tlb
+
+
+class Update(NamedTuple):
+    """Bits that the unit sets and clears in a descriptor, by physical address."""
+
+    address: int
+    sets: int
+    clears: int
+
+
+class Unreadable(Exception):
+    """There is nothing to be read at a physical address."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(address)
+        self.address = address
+
+
+class Visits:
+    """The record of one request. Without `caches` everything is read from memory, and nothing is kept.
+
+    `trace` is what was visited; `recalled` what of it came from caches; `updates` what the unit has to write.
+    """
+
+    def __init__(self, memory: Memory, caches: Caches | None) -> None:
+        self.memory = memory
+        self.caches = caches
+        self.trace: list[Step] = []
+        self.recalled: list[Recalled] = []
+        self.updates: list[Update] = []
+        self._tables: list[tuple[Tag, int, Table]] = []
+
+    def structure(self, layout: type[Layout], address: int) -> int:
+        """Read a structure. Raises Unreadable."""
+        try:
+            raw = int.from_bytes(self.memory.read(address, layout.bits // 8), "little")
+        except OutsideMemory:
+            raise Unreadable(address) from None
+        self.note(layout, address, raw)
+        return raw
+
+    def from_cache(self, layout: type[Layout], found: Cached, cache: str, *tag: int) -> int:
+        """Take a structure that a cache has."""
+        step = self.note(layout, found.address, found.raw)
+        self.recalled.append(Recalled(cache, tag, (step,)))
+        return found.raw
+
+    def page_from_cache(self, tag: Tag, page: Page, layouts: dict[str, type[Layout]]) -> None:
+        """Take a translation that the TLB has."""
+        steps = tuple(steps_of(page, layouts))
+        self.trace += steps
+        self.recalled.append(Recalled("tlb", tag, steps))
+
+    def note(self, layout: type[Layout], address: int, raw: int, stage: int = 0) -> Step:
+        step = Step(layout.name, address, layout.to_words(raw), layout.values(raw), stage)
+        self.trace.append(step)
+        return step
+
+    def descriptors(  # noqa: PLR0917 - they are what a walk is made of
+        self, fmt: Format, root: int, address: int, tag: Tag, stage: int, through: Callable[[int], int] | None = None
+    ) -> Iterator[Visit]:
+        """The page walk; `through` finds the physical addresses of the guest's descriptors. Raises Unreadable.
+
+        The last step of the trace is the descriptor, at its physical address.
+        """
+        view = _Descriptors(self.memory, through)
+        upper = address >> fmt.width << fmt.width
+        granule = fmt.shift(1)
+        known: dict[int, Table] = {}
+
+        def recall(level: int, first: int) -> tuple[int, int] | None:
+            table = self.caches.tlb.find_table(tag, fmt.numbered(level), upper | first) if self.caches else None
+            if table is None or level == 1:
+                return None
+            known[level] = table
+            return table.address, table.raw
+
+        for visit in walk(fmt, view, root, address, recall):
+            if table := known.get(visit.level):
+                step = self.note(fmt.layout, table.place, visit.raw, stage)
+                self.recalled.append(Recalled("walk", tag, (step,)))
+                yield visit
+                continue
+            self.note(fmt.layout, view.place, visit.raw, stage)
+            if visit.entry.kind == "table":
+                order = visit.size.bit_length() - 1
+                target = None if through else visit.entry.address
+                kept = Table(visit.address, visit.raw, view.place, fmt.numbered(visit.level), granule, order, target)
+                self._tables.append((tag, upper | visit.iova, kept))
+            yield visit
+
+    def remember(self) -> None:
+        """Keep the descriptors of tables, now that the request has gone well."""
+        if self.caches:
+            for tag, first, table in self._tables:
+                self.caches.tlb.fill_table(tag, first, table)
+
+
+class _Descriptors:
+    """Memory as a walk reads descriptors from it; `place` is where the last one was."""
+
+    def __init__(self, memory: Memory, through: Callable[[int], int] | None) -> None:
+        self._memory = memory
+        self._through = through
+        self.place = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        self.place = self._through(address) if self._through else address
+        try:
+            return self._memory.read(self.place, size)
+        except OutsideMemory:
+            raise Unreadable(self.place) from None
+
+    def write(self, address: int, data: bytes) -> None:
+        raise TypeError(f"a walk does not write {len(data)} bytes at {address:#x}: it collects updates")
