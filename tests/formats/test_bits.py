@@ -8,34 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import iommuctl_vtd.context_entry
-import iommuctl_vtd.fault_record
-import iommuctl_vtd.first_stage
-import iommuctl_vtd.interrupt_remap
-import iommuctl_vtd.invalidation
-import iommuctl_vtd.invalidation_registers
-import iommuctl_vtd.page_request
-import iommuctl_vtd.pasid_entry
+import iommuctl_smmuv3.id_registers
+import iommuctl_smmuv3.structures
 import iommuctl_vtd.registers
-import iommuctl_vtd.root_entry
-import iommuctl_vtd.second_stage
 import iommuctl_vtd.structures
 from iommuctl.errors import BadStructure
 from iommuctl.formats.bits import Address, Bit, Bits, Field, Fixed, Ignored, Layout, bit_names
 
-MODULES: tuple[ModuleType, ...] = (
-    iommuctl_vtd.root_entry,
-    iommuctl_vtd.context_entry,
-    iommuctl_vtd.pasid_entry,
-    iommuctl_vtd.first_stage,
-    iommuctl_vtd.second_stage,
-    iommuctl_vtd.invalidation,
-    iommuctl_vtd.page_request,
-    iommuctl_vtd.interrupt_remap,
-    iommuctl_vtd.fault_record,
-    iommuctl_vtd.registers,
-    iommuctl_vtd.invalidation_registers,
-)
+MODULES: tuple[ModuleType, ...] = (*iommuctl_vtd.structures.MODULES, *iommuctl_smmuv3.structures.MODULES)
 
 
 class Example(Layout, bits=128, name="test.example"):
@@ -72,7 +52,7 @@ LAYOUTS: list[type[Layout]] = [
         thing
         for module in MODULES
         for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Layout) and thing is not Layout
+        if isinstance(thing, type) and issubclass(thing, Layout) and thing.__module__ == module.__name__
     ),
 ]
 FIELDS = [(layout, field) for layout in LAYOUTS for field in layout.fields]
@@ -140,7 +120,8 @@ def test_every_bit_has_one_meaning(layout: type[Layout]) -> None:
 def test_every_structure_names_its_specification(layout: type[Layout]) -> None:
     if layout not in (Example, PartRev3):
         assert layout.__doc__ is not None
-        assert "VT-d 4.1 section " in layout.__doc__
+        specification = "VT-d 4.1" if layout.name.startswith("vtd.") else "IHI0070 G.b"
+        assert f"{specification} section " in layout.__doc__
 
 
 def test_names_are_unique() -> None:
@@ -149,7 +130,7 @@ def test_names_are_unique() -> None:
 
 def test_every_structure_can_be_asked_for() -> None:
     """In its newest revision by name, and from there in all others."""
-    structures = iommuctl_vtd.structures.STRUCTURES
+    structures = iommuctl_vtd.structures.STRUCTURES | iommuctl_smmuv3.structures.STRUCTURES
     assert all(layout.name == name for name, layout in structures.items())
     found = [other for layout in structures.values() for other in layout.revisions.values() or [layout]]
     assert len(found) == len(set(found))
@@ -157,9 +138,17 @@ def test_every_structure_can_be_asked_for() -> None:
     assert all(layout.revision in (None, 4) for layout in structures.values())
 
 
-def test_needs_are_capabilities() -> None:
-    needs = {field.needs for layout, field in FIELDS if field.needs and layout is not Example}
-    assert needs <= {field.name for field in iommuctl_vtd.registers.ECAP.fields}
+@pytest.mark.parametrize(
+    ("architecture", "registers"),
+    [
+        ("vtd", {iommuctl_vtd.registers.ECAP}),
+        ("smmuv3", {getattr(iommuctl_smmuv3.id_registers, name) for name in ("IDR0", "IDR1", "IDR3", "IDR5")}),
+    ],
+)
+def test_needs_are_capabilities(architecture: str, registers: set[type[Layout]]) -> None:
+    needs = {field.needs for layout, field in FIELDS if field.needs and layout.name.startswith(f"{architecture}.")}
+    assert needs
+    assert needs <= {field.name for register in registers for field in register.fields}
 
 
 @every_field

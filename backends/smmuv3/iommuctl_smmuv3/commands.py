@@ -18,7 +18,7 @@ _PAGE_SHIFT = 12
 
 
 class AtcInv(Layout, bits=128, name="smmuv3.atc-inv"):
-    """CMD_ATC_INV: IHI0070 G.b section 4.6. Have a device forget translations of 2**Size pages of 4 KB."""
+    """CMD_ATC_INV: IHI0070 G.b section 4.5. Have a device forget translations of 2**Size pages of 4 KB."""
 
     Opcode = Fixed(7, 0, 0x40)
     Global = Bit(9)
@@ -47,7 +47,7 @@ class AtcInv(Layout, bits=128, name="smmuv3.atc-inv"):
 
 
 class PriResp(Layout, bits=128, name="smmuv3.pri-resp"):
-    """CMD_PRI_RESP: IHI0070 G.b section 4.6. Answer the page requests of a group."""
+    """CMD_PRI_RESP: IHI0070 G.b section 4.5. Answer the page requests of a group."""
 
     Opcode = Fixed(7, 0, 0x41)
     SSV = Bit(11)
