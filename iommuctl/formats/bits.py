@@ -23,6 +23,13 @@ Where another revision of the specification differs, a subclass says how, and no
         SLEE = Bit(5)
 
     PasidEntry.revisions            # {4: PasidEntry, 3: PasidEntryRev3}
+
+And where a structure is like another, but for some bits, its fields take the place of those that they overlap:
+
+    class Stage1DescriptorDs(Stage1Descriptor, variant="smmuv3.stage-1-descriptor-ds"):
+        '''Stage 1 descriptor of the 52-bit formats: DDI0487 M.a.a section D8.3.'''
+
+        OA = Address(49, 12)
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -168,16 +175,27 @@ class Layout:
     """Name, mask and bias of each field, since every entry of every walk is taken apart."""
 
     def __init_subclass__(
-        cls, bits: int = 0, name: str = "", revision: int | None = None, present: str = "", **kwargs: Any
+        cls,
+        bits: int = 0,
+        name: str = "",
+        revision: int | None = None,
+        variant: str = "",
+        present: str = "",
+        **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__mro__[1] is Layout:
+        own = {n: field for n, field in vars(cls).items() if isinstance(field, Field)}
+        inherited = cls._declared
+        if variant:
+            cls.name, cls.revisions = variant, {}
+            inherited = {n: f for n, f in inherited.items() if not any(f.mask & field.mask for field in own.values())}
+        elif cls.__mro__[1] is Layout:
             if not bits or not name:
                 raise TypeError(f"{cls.__name__} needs `bits` and `name`")
             cls.bits, cls.name, cls.revisions = bits, name, {}
         elif bits or name or not cls.revisions or revision in (None, *cls.revisions):
             raise TypeError(f"{cls.__name__} must be another revision of {cls.name}: `revision=…` and nothing else")
-        cls._declared = {**cls._declared, **{n: field for n, field in vars(cls).items() if isinstance(field, Field)}}
+        cls._declared = {**inherited, **own}
         cls._check()
         cls._derive()
         if present:
