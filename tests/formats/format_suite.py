@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from iommuctl.errors import BadStructure, Overlap, PartialUnmap
 from iommuctl.formats import radix
+from iommuctl.formats.memory import write_word
 from iommuctl.formats.radix import Entry, Format, Leaf
 from tests.formats.toy import ToyMemory, pages_of
 
@@ -36,9 +37,25 @@ class Range(NamedTuple):
 
 
 def pages(fmt: Format) -> list[tuple[int, int]]:
-    """Levels that have pages, and the sizes of these."""
+    """Levels that have pages, and the sizes of these, without contiguous runs."""
     sizes = ((level, 1 << fmt.shift(level)) for level in range(1, fmt.levels + 1))
     return [(level, size) for level, size in sizes if size in fmt.page_sizes]
+
+
+def runs(fmt: Format) -> list[tuple[int, int]]:
+    """Levels that have contiguous runs, and the sizes of these."""
+    sizes = ((level, size * fmt.contiguous(level)) for level, size in pages(fmt) if fmt.contiguous(level) > 1)
+    return [(level, size) for level, size in sizes if size <= 1 << fmt.width]
+
+
+def leaf_entries(fmt: Format, size: int) -> int:
+    """How many leaf entries a page of that size has."""
+    return next((fmt.contiguous(level) for level, run in runs(fmt) if run == size), 1)
+
+
+def table_memory(fmt: Format, size: int = 1 << 20) -> ToyMemory:
+    """So much memory for tables, and what the root takes besides."""
+    return ToyMemory(size + 2 * 8 * fmt.entries(fmt.levels))
 
 
 def output_top(fmt: Format) -> int:
@@ -100,7 +117,7 @@ class FormatSuite:
             assert fmt.entries(level) << fmt.shift(level) == 1 << fmt.shift(level + 1)
         assert fmt.entries(fmt.levels) << fmt.shift(fmt.levels) == 1 << fmt.width
         assert fmt.page_sizes[0] == 1 << fmt.shift(1)
-        assert list(fmt.page_sizes) == sorted({1 << fmt.shift(level) for level, _ in pages(fmt)})
+        assert list(fmt.page_sizes) == sorted(size for _, size in [*pages(fmt), *runs(fmt)])
         assert fmt.layout.bits == 64
 
     def test_zero_is_empty(self, fmt: Format) -> None:
@@ -140,13 +157,70 @@ class FormatSuite:
     @examples
     @given(data=st.data())
     def test_entries_are_linear(self, fmt: Format, data: st.DataObject) -> None:
+        """Within each part of 2**linear bytes."""
         level, size = data.draw(st.sampled_from(list(pages(fmt))))
         prot = data.draw(st.sampled_from(self.prots))
         pa = data.draw(st.integers(0, output_top(fmt) // size - 1)) * size
-        assert fmt.leaf(level, pa, prot) == fmt.leaf(level, 0, prot) + pa
-        level = data.draw(st.integers(2, fmt.levels))
-        pa = data.draw(st.integers(0, output_top(fmt) // fmt.page_sizes[0] - 1)) * fmt.page_sizes[0]
-        assert fmt.table(level, pa) == fmt.table(level, 0) + pa
+        start = pa >> fmt.linear << fmt.linear
+        assert fmt.leaf(level, pa, prot) == fmt.leaf(level, start, prot) + pa - start
+        if fmt.levels > 1:
+            level = data.draw(st.integers(2, fmt.levels))
+            pa = data.draw(st.integers(0, output_top(fmt) // fmt.page_sizes[0] - 1)) * fmt.page_sizes[0]
+            start = pa >> fmt.linear << fmt.linear
+            assert fmt.table(level, pa) == fmt.table(level, start) + pa - start
+
+    def test_the_hint_is_no_part_of_anything_else(self, fmt: Format) -> None:
+        for (level, size), prot in itertools.product(pages(fmt), self.prots):
+            for pa in (0, size, output_top(fmt) - size):
+                raw = fmt.leaf(level, pa, prot)
+                assert not raw & fmt.hint
+                assert fmt.decode(level, raw | fmt.hint) == fmt.decode(level, raw)
+
+    def test_contiguous_runs(self, fmt: Format) -> None:
+        """The hint is where a whole run is mapped at once, with its size allowed; unmapping takes the run whole."""
+        prot = self.prots[-1]
+        for level, size in runs(fmt):
+            entry = 1 << fmt.shift(level)
+            for iova, sizes in itertools.product((0, (1 << fmt.width) - size), ((size,), (entry, size), (entry,))):
+                memory = table_memory(fmt)
+                root = radix.new_root(fmt, memory)
+                radix.map_range(fmt, memory, root, iova, size, size, prot, sizes)
+                found = [visit for visit in radix.entries(fmt, memory, root) if visit.entry.kind == "leaf"]
+                hint = fmt.hint if size in sizes else 0
+                assert [visit.raw for visit in found] == [
+                    fmt.leaf(level, pa, prot) | hint for pa in range(size, 2 * size, entry)
+                ]
+                mapped = [Leaf(iova + offset, max(sizes), size + offset, prot) for offset in range(0, size, max(sizes))]
+                assert list(radix.leaves(fmt, memory, root)) == mapped
+                assert radix.check(fmt, memory, root) == []
+                for part in ((iova, entry), (iova + entry, size - entry)):
+                    if hint:
+                        with pytest.raises(PartialUnmap):
+                            radix.unmap_range(fmt, memory, root, *part)
+                        assert list(radix.leaves(fmt, memory, root)) == mapped
+                    else:
+                        radix.unmap_range(fmt, memory, root, *part)
+                if hint:
+                    assert radix.unmap_range(fmt, memory, root, iova, size).leaves == fmt.contiguous(level)
+                assert not list(radix.entries(fmt, memory, root))
+
+    def test_a_hint_that_lies_is_found(self, fmt: Format) -> None:
+        prot = self.prots[-1]
+        for level, size in runs(fmt):
+            memory = table_memory(fmt)
+            root = radix.new_root(fmt, memory)
+            radix.map_range(fmt, memory, root, 0, size, 0, prot, (size,))
+            run = [visit for visit in radix.entries(fmt, memory, root) if visit.entry.kind == "leaf"]
+            entry = run[1]
+            for raw in (0, entry.raw & ~fmt.hint, fmt.leaf(level, size, prot) | fmt.hint):
+                write_word(memory, entry.address, raw)
+                complaints = [text for text in radix.check(fmt, memory, root) if f"run of {size:#x} bytes" in text]
+                assert complaints
+                assert sum(leaf.size for leaf in radix.leaves(fmt, memory, root)) == size - (not raw) * entry.size
+                assert {leaf.size for leaf in radix.leaves(fmt, memory, root)} == {entry.size}
+            for number, visit in enumerate(run):
+                write_word(memory, visit.address, fmt.leaf(level, (number + 1) * visit.size, prot) | fmt.hint)
+            assert len(radix.check(fmt, memory, root)) == 1, "it is consistent, but not aligned"
 
     def test_reserved_bits_are_found(self, fmt: Format) -> None:
         for level, _ in pages(fmt):
@@ -176,10 +250,10 @@ class FormatSuite:
 
     def test_every_page_size_at_boundary_addresses(self, fmt: Format) -> None:
         prot = self.prots[-1]
-        memory = ToyMemory(8 << 20)
+        memory = table_memory(fmt, 2048 * fmt.page_sizes[0])
         root = radix.new_root(fmt, memory)
         before = set(memory.used)
-        for (level, size), (_, other) in itertools.product(pages(fmt), repeat=2):
+        for (level, size), (_, other) in itertools.product([*pages(fmt), *runs(fmt)], repeat=2):
             top = (1 << fmt.width) - size
             for iova, pa in itertools.product((0, size, other, top), (0, size, output_top(fmt) - size)):
                 if iova % size:
@@ -188,12 +262,13 @@ class FormatSuite:
                 assert list(radix.leaves(fmt, memory, root)) == [Leaf(iova, size, pa, prot)]
                 for at in (iova, iova + size - 1, iova - (1 << fmt.width)):
                     last = list(radix.walk(fmt, memory, root, at))[-1]
-                    assert (last.level, last.entry.kind, last.entry.address) == (level, "leaf", pa)
-                    assert (last.iova, last.size) == (iova, size)
+                    assert (last.level, last.entry.kind, last.size) == (level, "leaf", 1 << fmt.shift(level))
+                    offset = at % (1 << fmt.width) // last.size * last.size - iova
+                    assert (last.iova, last.entry.address) == (iova + offset, pa + offset)
                 for at in (iova - 1, iova + size):
                     assert list(radix.walk(fmt, memory, root, at))[-1].entry.kind == "empty"
                 freed, count = radix.unmap_range(fmt, memory, root, iova, size)
-                assert count == 1
+                assert count == leaf_entries(fmt, size)
                 assert len(pages_of(freed)) == (fmt.levels - level) * fmt.page_sizes[0] // 4096
                 for run in freed:
                     memory.free(run)
@@ -201,7 +276,7 @@ class FormatSuite:
                 assert not list(radix.entries(fmt, memory, root))
 
     def test_the_walk_reads_one_entry_at_a_time(self, fmt: Format) -> None:
-        memory = ToyMemory()
+        memory = table_memory(fmt)
         root = radix.new_root(fmt, memory)
         granule = fmt.page_sizes[0]
         radix.map_range(fmt, memory, root, 0, granule, 0, self.prots[0], (granule,))
@@ -211,10 +286,12 @@ class FormatSuite:
             assert step.level == fmt.levels + 1 - number
 
     def test_many_pages(self, fmt: Format) -> None:
+        if fmt.levels == 1:
+            pytest.skip("one table has all pages of the format")
         granule, prot = fmt.page_sizes[0], self.prots[-1]
-        count = 2 * fmt.entries(1) + 5
+        count = min(2 * fmt.entries(1) + 5, (1 << fmt.width) // granule - fmt.entries(1) + 3)
         iova, pa = (fmt.entries(1) - 3) * granule, 7 * granule
-        memory = ToyMemory()
+        memory = table_memory(fmt)
         root = radix.new_root(fmt, memory)
         radix.map_range(fmt, memory, root, iova, count * granule, pa, prot, (granule,))
         assert list(radix.leaves(fmt, memory, root)) == [
@@ -229,7 +306,7 @@ class FormatSuite:
     def test_pages_that_the_output_address_forbids(self, fmt: Format) -> None:
         prot = self.prots[-1]
         for small, large in pairwise(fmt.page_sizes):
-            memory = ToyMemory()
+            memory = table_memory(fmt)
             root = radix.new_root(fmt, memory)
             radix.map_range(fmt, memory, root, large, large, large + small, prot, fmt.page_sizes)
             assert list(radix.leaves(fmt, memory, root)) == [
@@ -242,7 +319,7 @@ class FormatSuite:
         sizes = data.draw(st.lists(st.sampled_from(fmt.page_sizes), min_size=1, unique=True))
         place = data.draw(ranges(fmt, sizes))
         prot = data.draw(st.sampled_from(self.prots))
-        memory = ToyMemory()
+        memory = table_memory(fmt)
         root = radix.new_root(fmt, memory)
         radix.map_range(fmt, memory, root, *place, prot, sizes)
         assert list(radix.leaves(fmt, memory, root)) == list(greedy(place, prot, sizes))
@@ -253,11 +330,13 @@ class FormatSuite:
     @given(data=st.data(), fragment=st.sampled_from([1, 2, 3, 7, 9, 1 << 20]))
     def test_bulk_is_one_by_one(self, fmt: Format, data: st.DataObject, fragment: int) -> None:
         granule, prot = fmt.page_sizes[0], self.prots[-1]
-        iova = data.draw(st.integers(0, 2)) * granule * fmt.entries(1) + data.draw(st.integers(0, 40)) * granule
-        count = data.draw(st.integers(1, 80))
+        last = (1 << fmt.width) // granule - 1
+        first = min(last, data.draw(st.integers(0, 2)) * fmt.entries(1) + data.draw(st.integers(0, 40)))
+        iova, count = first * granule, data.draw(st.integers(1, min(80, last + 1 - first)))
         pa = data.draw(st.integers(0, output_top(fmt) // granule - count)) * granule
         # Runs of so many pages have room for a whole table, wherever they begin.
-        bulk, single = ToyMemory(fragment=max(fragment, 2 * granule // 4096 - 1)), ToyMemory()
+        bulk, single = table_memory(fmt), table_memory(fmt)
+        bulk.fragment = max(fragment, 2 * granule // 4096 - 1)
         bulk_root, single_root = radix.new_root(fmt, bulk), radix.new_root(fmt, single)
         radix.map_range(fmt, bulk, bulk_root, iova, count * granule, pa, prot, (granule,))
         for offset in range(0, count * granule, granule):
@@ -272,7 +351,7 @@ class FormatSuite:
     @examples
     @given(data=st.data())
     def test_against_a_dict(self, fmt: Format, data: st.DataObject) -> None:
-        memory = ToyMemory(2 << 20)
+        memory = table_memory(fmt, 2 << 20)
         root = radix.new_root(fmt, memory)
         model: dict[int, Leaf] = {}
         for _ in range(data.draw(st.integers(1, 6))):
@@ -292,7 +371,7 @@ class FormatSuite:
                     radix.unmap_range(fmt, memory, root, start, place.size)
             else:
                 freed, count = radix.unmap_range(fmt, memory, root, start, place.size)
-                assert count == len(met)
+                assert count == sum(leaf_entries(fmt, leaf.size) for leaf in met)
                 for run in freed:
                     memory.free(run)
                 for leaf in met:
