@@ -279,6 +279,30 @@ def test_a_revision_overlaps_nothing_that_it_does_not_replace() -> None:
     assert 2 not in Part.revisions
 
 
+class PartVariant(Part, variant="test.part-variant"):
+    """A structure of its own, like the other but for some bits: Test 1.0 section 1."""
+
+    WIDE = Bits(6, 0)
+
+
+def test_a_variant_replaces_what_it_overlaps() -> None:
+    assert (PartVariant.name, PartVariant.bits, PartVariant.revisions) == ("test.part-variant", Part.bits, {})
+    kept = [field for field in Part.fields if field.lsb > 6]
+    assert list(PartVariant.fields) == [PartVariant.WIDE, *kept]
+    assert PartVariant.reserved == Part.reserved & ~0x7F
+    assert 0 < len(kept) < len(Part.fields)
+    assert Part.name == "test.part"
+    assert PartVariant not in Part.revisions.values()
+
+
+def test_fields_of_a_variant_overlap_each_other_as_little_as_any() -> None:
+    with pytest.raises(TypeError, match=r"^Broken\.B overlaps A in bit 3$"):
+
+        class Broken(Part, variant="test.broken"):
+            A = Bits(3, 0)
+            B = Bits(7, 3)
+
+
 def test_what_is_no_other_revision() -> None:
     message = "^Broken must be another revision of test.part: `revision=…` and nothing else$"
     with pytest.raises(TypeError, match=message):
