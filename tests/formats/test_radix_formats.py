@@ -2,7 +2,7 @@
 """The suite of formats on formats that no hardware has: the engine knows no geometry."""
 
 from tests.formats.format_suite import FormatSuite
-from tests.formats.toy import ToyFormat, WideFormat
+from tests.formats.toy import RunFormat, SplitFormat, ToyFormat, WideFormat
 
 
 class TestToyFormats(FormatSuite):
@@ -22,3 +22,17 @@ class TestWideFormats(FormatSuite):
         WideFormat(65536, width=42, levels=2, page_levels=2),
     )
     prots = ("r", "rw", "rx", "rwx")
+
+
+class TestRunFormats(FormatSuite):
+    formats = (
+        RunFormat(4096, width=39, levels=3, page_levels=3),
+        RunFormat(4096, width=31, levels=2, page_levels=2),
+        RunFormat(4096, width=16, levels=1, page_levels=1),
+    )
+    prots = ("r", "rw", "rx", "rwx", "rwp", "x")
+
+
+class TestSplitFormats(FormatSuite):
+    formats = (SplitFormat(4096, width=39, levels=3, page_levels=2),)
+    prots = ("r", "rwx")

@@ -32,6 +32,12 @@ class WideEntry(Layout, bits=64, name="toy.wide-entry"):
     NO_EXECUTE = Bit(54)
 
 
+class RunEntry(ToyEntry, variant="toy.run-entry"):
+    """The same with a hint that makes entries one of a run."""
+
+    HINT = Bit(7)
+
+
 class ToyFormat(Format):
     """Tables of `granule` bytes, so many bits per level that they fill them, and a root for what is left of `width`."""
 
@@ -95,6 +101,42 @@ class WideFormat(ToyFormat):
     def prot(self, raw: int) -> str:
         writable = not WideEntry.READ_ONLY.get(raw)
         return "r" + "w" * writable + "x" * (not WideEntry.NO_EXECUTE.get(raw))
+
+
+class RunFormat(ToyFormat):
+    """The same with contiguous runs: four pages of the lowest level, eight of the next."""
+
+    layout = RunEntry
+    hint = RunEntry.HINT.mask
+
+    def __init__(self, granule: int, width: int, levels: int, page_levels: int) -> None:
+        super().__init__(granule, width, levels, page_levels)
+        self.name += "-runs"
+        runs = {self.contiguous(level) << self.shift(level) for level in range(1, page_levels + 1)}
+        self.page_sizes = tuple(sorted({*self.page_sizes, *runs}))
+
+    def contiguous(self, level: int) -> int:
+        return {1: 4, 2: 8}.get(level, 1)
+
+
+class SplitFormat(ToyFormat):
+    """The same with the upper bits of addresses turned by one: entries are linear in 4 MiB only."""
+
+    linear = 22
+
+    def __init__(self, granule: int, width: int, levels: int, page_levels: int) -> None:
+        super().__init__(granule, width, levels, page_levels)
+        self.name += "-split"
+
+    def encode(self, pa: int, prot: str) -> int:
+        upper = pa >> 22 & (1 << 30) - 1
+        turned = (upper << 1 | upper >> 29) & (1 << 30) - 1
+        return super().encode(pa + (turned - upper << 22), prot)
+
+    def decode(self, level: int, raw: int) -> Entry:
+        entry = super().decode(level, raw)
+        turned = entry.address >> 22
+        return entry._replace(address=entry.address + ((turned >> 1 | (turned & 1) << 29) - turned << 22))
 
 
 class BytesMemory:
