@@ -179,5 +179,5 @@ def illegal(raw: int, ste: int, features: Features, *, e2h: bool = False) -> str
     cd, entry = SimpleNamespace(**Cd.values(raw)), SimpleNamespace(**Ste.values(ste))
     if not cd.V:
         return "V is 0"
-    world = stream_world(entry, features, e2h=e2h)
+    world = stream_world(entry.Config, entry.STRW, features, e2h=e2h)
     return next((found for rule in RULES if (found := rule(cd, entry, world, features))), "")

@@ -27,9 +27,9 @@ TG1_GRANULES: Mapping[int, int] = MappingProxyType({1: 1 << 14, 2: 1 << 12, 3: 1
 """Granules in bytes by the code that TG1 has; 0 is reserved."""
 
 
-def stream_world(ste: Any, features: Features, *, e2h: bool) -> StreamWorld:
-    """The StreamWorld of an STE with stage 1; `e2h` is CR2.E2H."""
-    if ste.Config != 5 or not features.hyp or not ste.STRW:
+def stream_world(config: int, strw: int, features: Features, *, e2h: bool) -> StreamWorld:
+    """The StreamWorld of an STE with stage 1, by its Config and STRW; `e2h` is CR2.E2H."""
+    if config != 5 or not features.hyp or not strw:
         return StreamWorld.NS_EL1
     return StreamWorld.NS_EL2_E2H if e2h else StreamWorld.NS_EL2
 

@@ -171,10 +171,7 @@ class Walk:
         return bool(CR2.E2H.get(self._registers["CR2"]))
 
     def _world(self, ste: int) -> StreamWorld:
-        from types import SimpleNamespace
-
-        entry = SimpleNamespace(Config=Ste.Config.get(ste), STRW=Ste.STRW.get(ste))
-        return stream_world(entry, self._features, e2h=self._e2h)
+        return stream_world(Ste.Config.get(ste), Ste.STRW.get(ste), self._features, e2h=self._e2h)
 
     def _vmid(self, ste: int) -> int:
         return Ste.S2VMID.get(ste) if self._features.s2p else 0
