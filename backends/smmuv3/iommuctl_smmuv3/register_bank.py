@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registers of one unit, all in one row, and what they hold at power on."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 
 from iommuctl.errors import Unsupported, Usage
+from iommuctl.formats.bits import Layout
 from iommuctl.hookspecs import Rows
 from iommuctl_smmuv3.id_registers import IDR0, IDR1, IDR3, IDR5
 from iommuctl_smmuv3.registers import Gbpa
 
 ROW = "smmuv3", "registers"
+
+_ANY = (0, 1)
 
 DEFAULTS: Mapping[str, int] = {
     # Faults terminate and are aborts: what PCIe devices do not survive, stalls, is for those who ask for it.
@@ -23,6 +26,28 @@ DEFAULTS: Mapping[str, int] = {
 }  # fmt: skip
 """What the simulated unit says of itself: version 3.2 with all that iommuctl can drive."""
 VERSION_3_2 = 2
+
+_SIMULATED: Mapping[type[Layout], Mapping[str, Container[int]]] = {
+    IDR0: {
+        "S2P": _ANY, "S1P": _ANY, "TTF": (2,), "COHACC": _ANY, "HTTU": (0, 1, 2), "DORMHINT": _ANY, "Hyp": _ANY,
+        "ATS": _ANY, "NS1ATS": (1,), "ASID16": _ANY, "MSI": _ANY, "SEV": _ANY, "PRI": _ANY, "VMW": _ANY,
+        "VMID16": _ANY, "CD2L": _ANY, "TTENDIAN": (2,), "STALL_MODEL": (0, 1, 2), "TERM_MODEL": _ANY,
+        "ST_LEVEL": (0, 1),
+    },
+    IDR1: {
+        "SIDSIZE": range(33), "SSIDSIZE": range(21), "PRIQS": range(20), "EVENTQS": range(20), "CMDQS": range(20),
+        "ATTR_PERMS_OVR": _ANY, "ATTR_TYPES_OVR": _ANY,
+    },
+    IDR3: {
+        "HAD": _ANY, "PBHA": _ANY, "XNX": _ANY, "PPS": _ANY, "FWB": _ANY, "STT": _ANY, "RIL": _ANY, "BBML": range(3),
+        "PTWNNC": _ANY,
+    },
+    IDR5: {
+        "OAS": range(7), "GRAN4K": _ANY, "GRAN16K": _ANY, "GRAN64K": _ANY, "DS": _ANY, "VAX": (0, 1),
+        "STALL_MAX": range(1 << 16),
+    },
+}  # fmt: skip
+"""What a unit may say of itself: other fields are 0, as what they promise is not simulated."""
 
 
 class RegisterBank:
@@ -64,6 +89,14 @@ def power_on(rows: Rows, options: Mapping[str, str]) -> None:
             raise Usage(f"option {name}={text} is not a number") from None
         if known[name] >> 32:
             raise Usage(f"option {name}={text} is out of range", because="the register has 32 bits")
+    for layout, simulated in _SIMULATED.items():
+        values = layout.values(known[layout.name.removeprefix("smmuv3.")])
+        for field, value in values.items():
+            if value not in simulated.get(field, (0,)):
+                raise Usage(
+                    f"{field} of {layout.__name__} cannot be {value:#x} on the simulator",
+                    because="what it promises is not simulated",
+                )
     identity = {name.upper(): value for name, value in known.items()}
     # The order is that of their offsets.
     registers = {"IDR0": identity["IDR0"], "IDR1": identity["IDR1"], "IDR3": identity["IDR3"]}
