@@ -67,13 +67,13 @@ def entries(fmt: Format, memory: Memory, root: int) -> Iterator[Visit]:
 
 def leaves(fmt: Format, memory: Memory, root: int) -> Iterator[Leaf]:
     """Every page of a tree, in the order of input addresses. A contiguous run is one page, unless its hint lies."""
-    allowed = {fmt.levels + 1: "rwx"}
+    allowed, hint = {fmt.levels + 1: "rwx"}, fmt.hint
     for group in grouped(fmt, entries(fmt, memory, root)):
         level, _, raw, entry, iova, size = group[0]
         allowed[level] = combine(allowed[level + 1], entry.prot)
         if entry.kind != "leaf":
             continue
-        if raw & fmt.hint and not is_run(fmt, group):
+        if raw & hint and not is_run(fmt, group):
             for one in group:
                 yield Leaf(one.iova, size, one.entry.address, combine(allowed[level + 1], one.entry.prot))
         else:
@@ -93,11 +93,12 @@ def check(fmt: Format, memory: Memory, root: int) -> list[str]:
     reached twice. After some hundred findings the last one says that there may be more.
     """
     tour = _Tour(fmt, memory)
+    hint = fmt.hint
     for group in grouped(fmt, tour.visits(fmt.levels, root, 0)):
         found = group[0]
         if found.entry.kind == "reserved":
             tour.findings.append(found.complaint(fmt))
-        elif found.entry.kind == "leaf" and found.raw & fmt.hint and not is_run(fmt, group):
+        elif found.raw & hint and found.entry.kind == "leaf" and not is_run(fmt, group):
             start, size = page(fmt, found)
             tour.findings.append(
                 f"{found.called(fmt)} says that it is part of a contiguous run of {size:#x} bytes at IOVA {start:#x}, "
