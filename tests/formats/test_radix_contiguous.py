@@ -182,6 +182,22 @@ def test_a_lie_in_the_same_way_for_all() -> None:
     assert len(radix.check(FMT, memory, root)) == 2
 
 
+def test_permissions_of_a_run_that_is_none() -> None:
+    memory, root = tree((0, K16, 0))
+    write_word(memory, entry_address(memory, root, K4), FMT.leaf(1, K4, "r") | FMT.hint)
+    assert [leaf.prot for leaf in radix.leaves(FMT, memory, root)] == ["rw", "r", "rw", "rw"]
+
+
+def test_only_pages_have_a_hint() -> None:
+    """Other entries that have the bit are told of one by one."""
+    memory, root = tree((0, K16, 0))
+    for iova in (0, K4, 2 * K4):
+        write_word(memory, entry_address(memory, root, iova), FMT.table(2, 0x5000) | 1 << 59 | FMT.hint)
+    assert [text.split(", ")[1] for text in radix.check(FMT, memory, root)[:3]] == [
+        f"{FMT.table(2, 0x5000) | 1 << 59 | FMT.hint:#x}"
+    ] * 3
+
+
 def test_check_does_not_go_on_for_ever() -> None:
     memory, root = tree((0, K4, 0))
     table = entry_address(memory, root, 0)

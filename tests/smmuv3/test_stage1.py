@@ -306,6 +306,25 @@ def test_a_run_has_the_hint_in_all_its_descriptors() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("form", "pa"),
+    [
+        (Stage1Format(K64, 52, output=52), 1 << 48),
+        (Stage1Format(K64, 52, output=52), 5 << 48),
+        (Stage1Format(K4, 52, output=52, ds=True), 1 << 50),
+        (Stage1Format(K16, 52, output=52, ds=True), 3 << 50),
+    ],
+)
+def test_a_mapping_over_a_boundary_of_packed_bits(form: Stage1Format, pa: int) -> None:
+    memory = ToyMemory()
+    root = radix.new_root(form, memory)
+    page = form.page_sizes[0]
+    radix.map_range(form, memory, root, 0, 200 * page, pa - 100 * page, "rw", (page,))
+    words = [visit.raw for visit in radix.entries(form, memory, root) if visit.level == L3]
+    assert words == [form.leaf(L3, pa + number * page, "rw") for number in range(-100, 100)]
+    assert [leaf.pa for leaf in radix.leaves(form, memory, root)] == [pa + n * page for n in range(-100, 100)]
+
+
 def test_dirty_state_by_hardware_does_not_break_a_run() -> None:
     """A write to one page of a run clears AP[2] there, where DBM allows it."""
     form = Stage1Format()
