@@ -4,6 +4,7 @@
 VMSAv8-64: DDI0487 M.a.a chapter D8. A level here is 4 less the architecture's: level 1 is its level 3.
 """
 
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 from iommuctl.errors import BadStructure
@@ -90,13 +91,13 @@ class VmsaFormat(Format):
     def numbered(self, level: int) -> int:
         return 4 - level
 
+    @abstractmethod
     def attributes(self, prot: str) -> int:
-        """What a leaf has besides type and address. A subclass knows."""
-        raise NotImplementedError
+        """What a leaf has besides type and address."""
 
+    @abstractmethod
     def leaf_prot(self, raw: int) -> str:
-        """What a leaf allows. A subclass knows."""
-        raise NotImplementedError
+        """What a leaf allows."""
 
     def table_prot(self, raw: int) -> str:  # noqa: ARG002
         """What a table descriptor allows below."""
