@@ -30,7 +30,8 @@ from iommuctl.model import (
     Slot,
     Translation,
 )
-from iommuctl.objects import install
+from iommuctl.nesting import nested_below
+from iommuctl.objects import install, take_off, unbind
 from iommuctl.pgtables import check_root, nest_parent, pgtable_format
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
 from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number
@@ -66,7 +67,7 @@ class Iommu(Simulation):
         """Put a domain into the slot of a RID, or of a RID and PASID ("auto": a free one).
 
         Raises SlotOccupied unless `replace`, SlotBound for a slot with a binding, PasidZero, NoPasidSupport,
-        PasidTooWide.
+        PasidTooWide; where all nested slots of a device share its parent, also what `check_nesting` raises.
         """
         check_label(label)
         with self._change(f"attach {domain} {_typed(rid, pasid)}{' --replace' if replace else ''}") as operation:
@@ -86,7 +87,10 @@ class Iommu(Simulation):
             return new
 
     def detach(self, domain: str, rid: Rid | str, *, pasid: int | None = None, force: bool = False) -> None:
-        """Empty a slot. A bound one is refused (SlotBound) unless `force`. Raises SlotEmpty."""
+        """Empty a slot. Raises SlotEmpty, SlotBound for one with a binding, InUse where PASIDs are nested on it.
+
+        `force` takes all that off first, PASIDs before their RID.
+        """
         with self._change(f"detach {domain} {_typed(rid, pasid)}") as operation:
             target = operation.books.domain(domain)
             slot = _slot(operation, operation.device(rid), pasid)
@@ -96,7 +100,7 @@ class Iommu(Simulation):
                     f"{slot} holds a page table nested on {target.name}",
                     hint=f"`iommuctl unbind-pgtable {target.name} {_words(slot)}` first, or use --force",
                 )
-            install(operation, SlotChange(slot, old, None))
+            take_off(operation, "", [old, *(nested_below(operation, old) if force else ())], force=True)
 
     def bind_pgtable(
         self,
@@ -112,7 +116,8 @@ class Iommu(Simulation):
         """Nest a stage-1 table on `domain`: the table at GPA `addr`, or one that we built.
 
         The RID's own slot must be attached to the domain (ParentNotAttached); a PASID's empty slot is attached in
-        the same step. Raises NotNestParent, SlotOccupied, CannotNest.
+        the same step. Where all nested slots of a device share its parent, a PASID needs that of its RID, too. Raises
+        NotNestParent, SlotOccupied, CannotNest.
         """
         if (addr is None) == (pgtable is None):
             raise Usage("one page table is bound", hint="give its address with --addr, or its name with --pgtable")
@@ -152,9 +157,7 @@ class Iommu(Simulation):
                 raise NothingBound(
                     f"no page table is bound in {slot}", because=f"it is attached to {parent.name} alone"
                 )
-            new = None if old.implicit else Attachment(slot, parent, old.attachment_label)
-            install(operation, SlotChange(slot, old, new))
-            return new
+            return unbind(operation, old)
 
     def invalidate(
         self,

@@ -19,7 +19,8 @@ from iommuctl.errors import (
 )
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.labels import Labels
-from iommuctl.model import Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
+from iommuctl.model import Attachment, Binding, Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
+from iommuctl.nesting import check_nesting
 from iommuctl.requests import MapRequest, SlotChange, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
@@ -89,12 +90,11 @@ class Objects(Labels):
             memory = operation.books.memory(selector)
             users = operation.books.memory_users(memory)
             if users and not force:
-                raise _in_use(
+                raise in_use(
                     f"memory {memory.name}", [f"{d.name} maps it at {m.iova:#x}+{m.size:#x}" for d, m in users]
                 )
             for domain, mapping in users:
                 for table in _pools_in(operation, domain, [mapping]):
-                    take_off(operation, "", operation.books.slots(pgtable=table), force=True)
                     forget_pgtable(operation, table)
                 _unmap(operation, domain, [mapping])
             operation.books.remove_memory(memory)
@@ -149,7 +149,9 @@ class Objects(Labels):
             domain = operation.books.domain(selector)
             slots, tables = operation.books.slots(domain=domain), operation.books.pgtables(domain)
             if (slots or tables) and not force:
-                raise _in_use(f"domain {domain.name}", [*map(_user, slots), *(f"page table {t.name}" for t in tables)])
+                raise in_use(
+                    f"domain {domain.name}", [*map(user_words, slots), *(f"page table {t.name}" for t in tables)]
+                )
             take_off(operation, "", slots, force=True)
             for table in tables:
                 forget_pgtable(operation, table)
@@ -251,21 +253,37 @@ class Objects(Labels):
 def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, force: bool) -> None:
     """Empty these slots, PASIDs before their RID; without `force` raise InUse that lists them."""
     if slots and not force:
-        raise _in_use(what, [_user(occupant) for occupant in slots])
+        raise in_use(what, [user_words(occupant) for occupant in slots])
     for occupant in reversed(slots):
         install(operation, SlotChange(occupant.slot, occupant, None))
 
 
 def install(operation: Operation, change: SlotChange) -> None:
-    """Have the backend make the change, and the row say so."""
+    """Have the backend make the change, and the row say so. Raises what check_nesting raises."""
+    check_nesting(operation, change)
     operation.call("install", change=change)
     operation.books.put_slot(change.slot, change.new)
 
 
+def unbind(operation: Operation, binding: Binding) -> Attachment | None:
+    """Take a page table off; returns what the slot holds now."""
+    slot, domain = binding.slot, binding.domain
+    left = None if binding.implicit else Attachment(slot, domain, binding.attachment_label)
+    install(operation, SlotChange(slot, binding, left))
+    return left
+
+
 def forget_pgtable(operation: Operation, table: PageTable) -> None:
-    """Remove a page table that is not bound any more. Its pool belongs to the guest again."""
+    """Unbind a page table, PASIDs before their RID, and remove it. Its pool belongs to the guest again."""
+    for binding in reversed(pgtable_users(operation, table)):
+        unbind(operation, binding)
     operation.transaction.pool(f"pgtable-{table.id}").drop()
     operation.books.remove_pgtable(table)
+
+
+def pgtable_users(operation: Operation, table: PageTable) -> list[Binding]:
+    """The bindings that need a page table, or what lies in its pool."""
+    return [held for held in operation.books.slots(pgtable=table) if isinstance(held, Binding)]
 
 
 def _unmap(operation: Operation, domain: Domain, mappings: Sequence[Mapping]) -> None:
@@ -312,10 +330,10 @@ def _check_tables_stay_hidden(operation: Operation, pa: int, size: int) -> None:
         )
 
 
-def _user(occupant: Occupant) -> str:
+def user_words(occupant: Occupant) -> str:
     return f"{occupant.slot} ({type(occupant).__name__.lower()})"
 
 
-def _in_use(what: str, users: Sequence[str]) -> InUse:
+def in_use(what: str, users: Sequence[str]) -> InUse:
     shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
     return InUse(f"{what} is in use", because=f"its users: {shown}", hint="take them off first, or use --force")

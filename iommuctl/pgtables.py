@@ -16,7 +16,7 @@ from iommuctl.errors import (
 )
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Binding, Domain, PageTable, Placed, Rid
-from iommuctl.objects import Objects, forget_pgtable, take_off
+from iommuctl.objects import Objects, forget_pgtable, in_use, pgtable_users, user_words
 from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
 
@@ -102,7 +102,9 @@ class PageTables(Objects):
         """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""
         with self._change(f"pgtable destroy {name}") as operation:
             table = operation.books.pgtable(name)
-            take_off(operation, f"page table {table.name}", operation.books.slots(pgtable=table), force=force)
+            users = pgtable_users(operation, table)
+            if users and not force:
+                raise in_use(f"page table {table.name}", [user_words(each) for each in users])
             forget_pgtable(operation, table)
             return table
 

@@ -26,8 +26,8 @@ than its author thinks is found by `declares`, which must equal what it says.
 
 import pytest
 
-_SUITES = """base declaration domains hitless invalidation machine nesting probes refusals refusals_nested slots
-topology undo"""
+_SUITES = """base declaration domains hitless invalidation machine nesting one_parent probes refusals
+refusals_nested slots topology undo"""
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _SUITES.split()))
 
 from iommuctl.testing.base import BackendSuite  # noqa: E402
@@ -36,6 +36,7 @@ from iommuctl.testing.domains import DomainSuite  # noqa: E402
 from iommuctl.testing.hitless import HitlessSuite  # noqa: E402
 from iommuctl.testing.invalidation import InvalidationSuite  # noqa: E402
 from iommuctl.testing.nesting import NestingSuite  # noqa: E402
+from iommuctl.testing.one_parent import OneParentSuite  # noqa: E402
 from iommuctl.testing.refusals import RefusalSuite  # noqa: E402
 from iommuctl.testing.refusals_nested import NestedRefusalSuite  # noqa: E402
 from iommuctl.testing.selection import lacks, needs  # noqa: E402
@@ -52,6 +53,7 @@ __all__ = [
     "InvalidationSuite",
     "NestedRefusalSuite",
     "NestingSuite",
+    "OneParentSuite",
     "RefusalSuite",
     "SlotSuite",
     "StatefulSuite",

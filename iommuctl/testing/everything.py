@@ -8,6 +8,7 @@ from iommuctl.testing import (
     InvalidationSuite,
     NestedRefusalSuite,
     NestingSuite,
+    OneParentSuite,
     RefusalSuite,
     SlotSuite,
     StatefulSuite,
@@ -32,6 +33,9 @@ class TestNestedRefusals(NestedRefusalSuite): ...
 
 
 class TestNesting(NestingSuite): ...
+
+
+class TestOneParent(OneParentSuite): ...
 
 
 class TestRefusals(RefusalSuite): ...

@@ -5,21 +5,20 @@ It nests as SMMUv3 does, all nested slots of a device on one parent. Inside it i
 """
 
 from iommuctl.capabilities import Capabilities
-from iommuctl.errors import CannotNest
 from iommuctl.hookspecs import API_VERSION, Context, hookimpl
-from iommuctl.model import Binding, Device, Rid
-from iommuctl.requests import Availability, SetupRequest, SlotChange
+from iommuctl.model import Device, Rid
+from iommuctl.requests import Availability, SetupRequest
 from iommuctl_sim import backend as sim
 
 RIDS = ("0000:00:01.0", "0000:00:02.0")
 PASID_BITS = 16
-PARENT, NESTED = "limited.parent", "limited.nested"
 
 iommuctl_check = sim.iommuctl_check
 iommuctl_devices = sim.iommuctl_devices
 iommuctl_domain_create = sim.iommuctl_domain_create
 iommuctl_domain_destroy = sim.iommuctl_domain_destroy
 iommuctl_driver = sim.iommuctl_driver
+iommuctl_install = sim.iommuctl_install
 iommuctl_invalidate = sim.iommuctl_invalidate
 iommuctl_map = sim.iommuctl_map
 iommuctl_plan_memory = sim.iommuctl_plan_memory
@@ -45,22 +44,3 @@ def iommuctl_capabilities(context: Context) -> Capabilities:
     return sim.iommuctl_capabilities(context)._replace(
         nesting="device", hitless_replace=False, physical_addresses=False, simulates=False, pasid_bits=PASID_BITS
     )
-
-
-@hookimpl
-def iommuctl_install(context: Context, change: SlotChange) -> bool:
-    rows, slot, new = context.rows, change.slot, change.new
-    rid, key = str(slot.rid), f"{slot.rid} {slot.pasid or 0:05x}"
-    parent = rows.get(PARENT, rid)
-    if slot.pasid is None:
-        nested = any(rows.scan(NESTED, rid, rid + "~", limit=1))
-        if nested and (new is None or new.domain.id != parent):
-            raise CannotNest(f"PASIDs of {rid} are nested on its parent", hint="unbind them first")
-        rows.put(PARENT, rid, new.domain.id if new else None)
-    elif isinstance(new, Binding):
-        if new.domain.id != parent:
-            raise CannotNest(f"{slot} cannot be nested on {new.domain.name}", because=f"{rid} is attached elsewhere")
-        rows.put(NESTED, key, True)
-    else:
-        rows.delete(NESTED, key)
-    return sim.iommuctl_install(context, change)

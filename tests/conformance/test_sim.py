@@ -15,6 +15,7 @@ from iommuctl.testing import (
     InvalidationSuite,
     NestedRefusalSuite,
     NestingSuite,
+    OneParentSuite,
     RefusalSuite,
     SlotSuite,
     StatefulSuite,
@@ -210,6 +211,9 @@ class TestLimitedNestedRefusals(Limited, NestedRefusalSuite): ...
 
 
 class TestLimitedNesting(Limited, NestingSuite): ...
+
+
+class TestLimitedOneParent(Limited, OneParentSuite): ...
 
 
 class TestLimitedRefusals(Limited, RefusalSuite): ...
