@@ -122,6 +122,15 @@ POSITIONS: dict[str, str] = {
 }
 
 
+_STAGE_1 = """
+        Valid 0 Type 1 AttrIndx 4:2 NS 5 AP 7:6 AF 10 nG 11 DBM 51 Contiguous 52 PXN 53 UXN 54 PXNTable 59 UXNTable 60
+        APTable 62:61 NSTable 63 """
+_STAGE_2 = "Valid 0 Type 1 MemAttr 5:2 S2AP 7:6 AF 10 DBM 51 Contiguous 52 XN 54:53 "
+_PACKINGS = {"": "SH 9:8 OA 47:12", "-64k": "SH 9:8 OA_51_48 15:12 OA 47:16", "-ds": "OA_51_50 9:8 OA 49:12"}
+POSITIONS |= {f"stage-1-descriptor{name}": _STAGE_1 + bits for name, bits in _PACKINGS.items()}
+POSITIONS |= {f"stage-2-descriptor{name}": _STAGE_2 + bits for name, bits in _PACKINGS.items()}
+
+
 def places(text: str) -> dict[str, tuple[int, int]]:
     """Every field's name with its highest and lowest bit."""
     words = text.split()

@@ -74,6 +74,6 @@ def test_layouts_by_name(name: str, layout: type[Layout] | None) -> None:
 
 
 def test_registers_have_32_or_64_bits() -> None:
-    wide = {name for name, layout in STRUCTURES.items() if layout.bits == 64}
+    wide = {name for name, layout in STRUCTURES.items() if layout.bits == 64 and "-descriptor" not in name}
     bases = {f"smmuv3.{name}-base" for name in ("strtab", "cmdq", "eventq", "priq")}
     assert wide == bases | {"smmuv3.irq-cfg0", "smmuv3.l1std", "smmuv3.l1cd"}
