@@ -10,7 +10,7 @@ from iommuctl.model import Rid, Slot
 from tests.linux import snapshot
 from tests.linux.comparison import Comparison
 from tests.linux.kernel_dump import UnknownLine, parse
-from tests.vtd.machine import SparseMemory
+from tests.machine import SparseMemory
 
 RID = Rid(0, 0, 0x10, 0)
 CAP, ECAP = 0x80D2008C222F0606, 0x480080F00FCE

@@ -18,7 +18,8 @@ from iommuctl_vtd.registers import RTADDR
 from iommuctl_vtd.root_entry import RootEntry, ScalableRootEntry
 from iommuctl_vtd.unit import Unit
 from tests.linux.kernel_dump import Device, Page
-from tests.vtd.machine import SRTP, TE, DictRows, SilentBus
+from tests.machine import DictRows, SilentBus
+from tests.vtd.machine import SRTP, TE
 
 
 class Tree(NamedTuple):

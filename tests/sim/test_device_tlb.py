@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from iommuctl.model import Device, Rid, Slot, Step
 from iommuctl_sim import devices
 from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
-from tests.vtd.machine import DictRows
+from tests.machine import DictRows
 
 A, B, PLAIN = Rid(0, 0, 1, 0), Rid(0, 0x80, 0x1F, 7), Rid(0, 0, 2, 0)
 PAGE = 0x1000

@@ -7,7 +7,7 @@ from iommuctl.hookspecs import Settled
 from iommuctl.model import Step
 from iommuctl_sim.journal import KIND, Journal
 from iommuctl_vtd.structures import STRUCTURES
-from tests.vtd.machine import DictRows
+from tests.machine import DictRows
 
 TABLE = 0x5000
 SECOND, PASID = "vtd.second-stage-entry", "vtd.pasid-entry"

@@ -9,7 +9,8 @@ from iommuctl.formats.memory import PAGE
 from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Access, Attachment, Binding, Command, Device, Domain, Mapping, Occupant, Rid, Slot
 from iommuctl_vtd import ARCHITECTURE
-from tests.vtd.machine import Machine, SparseMemory
+from tests.machine import SparseMemory
+from tests.vtd.machine import Machine
 
 TABLES = (0x100_0000, 0x300_0000)
 """Table memory: 48 MiB from 16 MiB on. Below and above is RAM for everything else."""

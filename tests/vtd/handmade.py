@@ -8,7 +8,8 @@ addresses are physical or, nested, guest physical: the second stage maps the pag
 from typing import NamedTuple
 
 from iommuctl.model import Access, RequestKind, Rid, Slot, Translation
-from tests.vtd.machine import SCALABLE, Machine, SparseMemory
+from tests.machine import SparseMemory
+from tests.vtd.machine import SCALABLE, Machine
 
 RAM = (0, 0x10_0000)
 NOWHERE = 0x80_0000

@@ -4,9 +4,10 @@
 import pytest
 
 from iommuctl_vtd.capability import Capability, capability
+from tests.machine import SparseMemory
 from tests.vtd.driven import Driven
 from tests.vtd.fault_cases import CAP, ECAP
-from tests.vtd.machine import Machine, SparseMemory
+from tests.vtd.machine import Machine
 
 QEMU_CAP, QEMU_ECAP = 0x00D2008C222F0606, 0x0000480080000F42
 RICH_ECAP = 0x0003ED9CA4F00FDE

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from iommuctl.model import Rid, Slot
 from iommuctl_vtd.config_caches import Cached, ContextCache, PasidCache
+from tests.machine import DictRows
 from tests.vtd.handmade import (
     CONTEXT,
     DIRECTORY_0,
@@ -25,7 +26,7 @@ from tests.vtd.handmade import (
     WORDS,
     Ask,
 )
-from tests.vtd.machine import DictRows, Machine
+from tests.vtd.machine import Machine
 from tests.vtd.test_queue import Words, run, with_queue
 
 LEGACY = 0x1000

@@ -9,6 +9,7 @@ from iommuctl.errors import DamagedTable, Unsupported
 from iommuctl.hookspecs import SlotChange
 from iommuctl.model import Attachment, Device, Rid, Slot
 from iommuctl_vtd import ARCHITECTURE
+from tests.machine import SparseMemory
 from tests.vtd.driven import (
     CC_GLOBAL,
     IOTLB_GLOBAL,
@@ -20,7 +21,7 @@ from tests.vtd.driven import (
     pc,
 )
 from tests.vtd.fault_cases import CAP, ECAP
-from tests.vtd.machine import QIE, SRTP, TE, Machine, SparseMemory
+from tests.vtd.machine import QIE, SRTP, TE, Machine
 
 A = "0000:00:01.0"
 SOURCE_A = 0x0008

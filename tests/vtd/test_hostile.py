@@ -17,6 +17,7 @@ from iommuctl.model import Access, RequestKind, Rid, Slot
 from iommuctl_vtd.fault_record import REASONS
 from iommuctl_vtd.first_stage import FirstStageFormat
 from iommuctl_vtd.second_stage import SecondStageFormat
+from tests.machine import SparseMemory
 from tests.vtd.fault_cases import CAP, ECAP
 from tests.vtd.handmade import (
     BASE,
@@ -34,7 +35,7 @@ from tests.vtd.handmade import (
     UPPER_HALF,
     WORDS,
 )
-from tests.vtd.machine import QIE, SRTP, TE, Machine, SparseMemory
+from tests.vtd.machine import QIE, SRTP, TE, Machine
 from tests.vtd.test_queue import RING, WIDE
 
 PAGES = 8

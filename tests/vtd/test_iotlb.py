@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from iommuctl.model import Slot
 from iommuctl_vtd.iotlb import Iotlb, Translated
 from iommuctl_vtd.walk import Mapped, Rights, Tag
+from tests.machine import DictRows
 from tests.vtd.handmade import FIRST, IN_1G, IN_2M, NESTED, PAGE_RW, SECOND, Ask, handmade
-from tests.vtd.machine import DictRows, Machine
+from tests.vtd.machine import Machine
 from tests.vtd.test_queue import Words, run, with_queue
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -8,8 +8,9 @@ import pytest
 
 from iommuctl import Iommu
 from iommuctl.errors import DamagedTable, Unsupported, Usage
+from tests.machine import SparseMemory
 from tests.vtd.fault_cases import ECAP, ECAP_BITS
-from tests.vtd.machine import QIE, SRTP, Machine, SparseMemory
+from tests.vtd.machine import QIE, SRTP, Machine
 
 A, B = "0000:03:00.1", "0000:03:10.0"
 WAIT = "25"

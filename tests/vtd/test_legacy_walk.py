@@ -4,13 +4,14 @@
 import pytest
 
 from iommuctl.model import Rid, Slot
+from tests.machine import SparseMemory
 from tests.vtd.fault_cases import CAP, CAP_BITS, ECAP, ECAP_BITS, Case
 from tests.vtd.handmade import BASE, NOWHERE, SS1, SS2, SS3, SS4, Ask
 from tests.vtd.handmade import PAGE_RO as RO
 from tests.vtd.handmade import PAGE_RW as RW
 from tests.vtd.handmade import PAGE_WO as WO
 from tests.vtd.handmade import WORDS as SCALABLE_WORDS
-from tests.vtd.machine import Machine, SparseMemory
+from tests.vtd.machine import Machine
 
 RID = Rid(0, 3, 0x10, 1)  # devfn 81: legacy mode has one context table for a bus
 TABLE, ROOT, CONTEXT = 0x1000, 0x1030, 0x2810

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from iommuctl.model import Slot
 from iommuctl_vtd.paging_cache import PagingCache, Pointer
 from iommuctl_vtd.walk import Tag
+from tests.machine import DictRows
 from tests.vtd.handmade import (
     BASE,
     ENTRY_FIRST,
@@ -35,7 +36,7 @@ from tests.vtd.handmade import (
     WORDS,
     handmade,
 )
-from tests.vtd.machine import DictRows, Machine
+from tests.vtd.machine import Machine
 from tests.vtd.test_iotlb import MASKS, Drop, addresses
 from tests.vtd.test_queue import Words, run, with_queue
 

@@ -13,8 +13,8 @@ from iommuctl_vtd.legacy_tables import LegacyTables
 from iommuctl_vtd.pasid_entry import PasidDirectoryEntry
 from iommuctl_vtd.structures import STRUCTURES
 from iommuctl_vtd.tables import Tables
+from tests.machine import SparseMemory
 from tests.vtd.handmade import CONTEXT, DIRECTORY_0, DIRECTORY_1, RID, ROOT, WORDS
-from tests.vtd.machine import SparseMemory
 from tests.vtd.test_hostile import PAGES, fill
 
 SHAPE = ["vtd.scalable-root-entry", "vtd.scalable-context-entry", "vtd.pasid-directory-entry", "vtd.pasid-entry"]

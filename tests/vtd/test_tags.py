@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from iommuctl.errors import NoRoom
 from iommuctl.model import Binding, Domain, Rid, Slot
 from iommuctl_vtd.tags import Tags
+from tests.machine import DictRows
 from tests.vtd.driven import Driven, iotlb, pc
 from tests.vtd.fault_cases import CAP
-from tests.vtd.machine import DictRows
 
 A, B = Rid(0, 0, 1, 0), Rid(0, 0, 2, 0)
 FOUR, FIVE = "vtd.first-stage-4", "vtd.first-stage-5"

@@ -5,6 +5,7 @@ import pytest
 
 from iommuctl.errors import Unsupported, Usage
 from iommuctl.model import Access, Rid, Slot
+from tests.machine import SparseMemory
 from tests.vtd.handmade import (
     BY_RID,
     CONTEXT,
@@ -24,7 +25,7 @@ from tests.vtd.handmade import (
     Ask,
     handmade,
 )
-from tests.vtd.machine import QIE, RECORD_FREE, SRTP, TE, Machine, SparseMemory
+from tests.vtd.machine import QIE, RECORD_FREE, SRTP, TE, Machine
 
 ESRTPS = 1 << 63
 PFO, PPF = 1, 2

@@ -4,6 +4,7 @@
 import pytest
 
 from iommuctl.model import Rid, Slot
+from tests.machine import SparseMemory
 from tests.vtd.handmade import (
     BASE,
     BY_RID,
@@ -35,7 +36,7 @@ from tests.vtd.handmade import (
     Ask,
     handmade,
 )
-from tests.vtd.machine import SCALABLE, Machine, SparseMemory
+from tests.vtd.machine import SCALABLE, Machine
 
 GIB = 1 << 30
 RPRIVS = 1 << 53
