@@ -7,7 +7,7 @@ from docs.markdown import listing, table
 from iommuctl.plugins import architecture
 from iommuctl_vtd.fault_record import REASONS
 from tests import fidelity as data
-from tests.differential.covered import COVERED
+from tests.differential.vtd.covered import COVERED
 
 HEAD = """# What judges the model
 
@@ -74,7 +74,7 @@ def codes() -> Iterator[str]:
     yield "## Fault reasons"
     yield (
         "*Vectors*: a request over hand-written entries ends in it. *QEMU*: `record` where its record is the same bit "
-        "by bit; where it differs as [deviations.py](../tests/differential/deviations.py) lists, the deviation."
+        "by bit; where it differs as [deviations.py](../tests/differential/vtd/deviations.py) lists, the deviation."
     )
     vectors = data.codes_with_vectors()
     rows = []

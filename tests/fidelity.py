@@ -19,7 +19,7 @@ JUDGES: Mapping[str, str] = {
     "([tests/linux](../tests/linux/README.md))",
 }
 
-_UNIT, _DIFFERENTIAL, _LINUX = "tests/vtd", "tests/differential", "tests/linux"
+_UNIT, _DIFFERENTIAL, _LINUX = "tests/vtd", "tests/differential/vtd", "tests/linux"
 
 
 class Subject(NamedTuple):

@@ -32,6 +32,6 @@ def same(one: Outcome, other: Outcome) -> bool:
 def trace(steps: tuple[Step, ...]) -> str:
     """The entries on a way, in short."""
     return " > ".join(
-        f"{step.structure.removeprefix('vtd.')} at {step.address:#x}: {' '.join(f'{word:x}' for word in step.raw)}"
+        f"{step.structure.partition('.')[2]} at {step.address:#x}: {' '.join(f'{word:x}' for word in step.raw)}"
         for step in steps
     )

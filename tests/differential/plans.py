@@ -1,24 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations as data: what is built on both sides, and what happens then.
+"""What configurations of every architecture have in common: devices, mappings, and what happens to both sides.
 
 Nothing here is an object of the library, so a configuration prints as the expression that makes it again.
 """
 
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 from iommuctl.model import Rid
-
-RAM = 2 << 30
-"""Bytes of RAM, from address 0 on."""
-TABLES = (0x10_0000, 0x8_0000)
-"""Where our driver has its tables."""
-POOL = (0x20_0000, 0x10_0000)
-"""Where tables are made by hand."""
-SCRATCH = 0x8_0000
-"""A page that only the harness uses, in QEMU's RAM."""
-
-Stage = Literal["second", "first", "through"]
-"""What translates: the second stage, the first stage, or nothing (pass-through)."""
 
 
 class Range(NamedTuple):
@@ -28,16 +17,6 @@ class Range(NamedTuple):
     size: int
     pa: int
     prot: str
-
-
-class Space(NamedTuple):
-    """One set of tables. `used` says of a first stage whether accessed and dirty bits are set from the start."""
-
-    stage: Stage
-    width: int
-    page_sizes: tuple[int, ...]
-    ranges: tuple[Range, ...]
-    used: bool = True
 
 
 class Dma(NamedTuple):
@@ -70,42 +49,14 @@ class Clear(NamedTuple):
     iova: int
 
 
-class Unmap(NamedTuple):
-    """A mapping is taken away, and the caches that hold it are told."""
+class Configuration(Protocol):
+    """What is built on both sides, for the sort of unit that `kind` names, and what happens then."""
 
-    space: int
-    range: int
+    @property
+    def kind(self) -> str: ...
 
-
-class Attach(NamedTuple):
-    """A device's slot gets another space, or none; caches are told."""
-
-    device: int
-    space: int | None
-
-
-class Queue(NamedTuple):
-    """These descriptors (256 bits each) are queued, good or bad."""
-
-    descriptors: tuple[int, ...]
-
-
-class Tail(NamedTuple):
-    """IQT gets a value that is wrong by so much: beyond the end of the queue, or not a multiple of a descriptor."""
-
-    by: int
-
-
-Event: TypeAlias = Dma | Flip | Clear | Unmap | Attach | Queue | Tail
-
-
-class Configuration(NamedTuple):
-    """All of it. `slots` has the space of each device, or None."""
-
-    kind: str
-    spaces: tuple[Space, ...]
-    slots: tuple[int | None, ...]
-    events: tuple[Event, ...]
+    @property
+    def events(self) -> Sequence[Any]: ...
 
 
 DEVICES: tuple[tuple[Rid, str], ...] = (

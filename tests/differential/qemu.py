@@ -82,15 +82,18 @@ def _version(text: str) -> tuple[int, int, int]:
 
 
 class Qemu:
-    """A machine without a guest. `ram` is its RAM from address 0 on, `qtest` everything else of it."""
+    """A machine without a guest. `ram` is its RAM, `qtest` everything else of it."""
 
-    def __init__(self, installed: Installed, arguments: Sequence[str], ram: int) -> None:
-        """Start it with these arguments, among them `memory-backend=ram` of its machine. Raises QtestError."""
+    def __init__(self, installed: Installed, arguments: Sequence[str], base: int, ram: int) -> None:
+        """Start it with these arguments, among them `memory-backend=ram` of its machine. Raises QtestError.
+
+        Its RAM is `ram` bytes from address `base` on.
+        """
         self._exit = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iommuctl-qemu-")))
             self._ram_file = self._make_ram(stack, folder / "ram", ram)
-            self.ram = FileMemory(self._ram_file, 0, ram)
+            self.ram = FileMemory(self._ram_file, base, ram)
             self._errors = stack.enter_context(open(folder / "stderr", "w+b"))
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(folder / "qtest"))
@@ -132,7 +135,7 @@ class Qemu:
                     return
                 raise
             end = os.lseek(self._ram_file, at, os.SEEK_HOLE)
-            yield at, self.ram.read(at, end - at)
+            yield self.ram.base + at, self.ram.read(self.ram.base + at, end - at)
             at = end
 
     def complaints(self) -> str:

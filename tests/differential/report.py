@@ -4,48 +4,45 @@
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from iommuctl_vtd.fault_record import REASONS
+from tests.differential.architecture import Architecture
 from tests.differential.comparison import Comparison
-from tests.differential.deviations import DEVIATIONS
 from tests.differential.devices import EDU, TESTDEV
 from tests.differential.outcome import Faulted, Landed, Nowhere, Outcome
 from tests.differential.plans import Configuration
-from tests.differential.qemu import Installed, find
-from tests.differential.runner import run
+from tests.differential.qemu import find
 from tests.differential.theirs import TheirMachine
-from tests.differential.vtd_kinds import KINDS
-
-NEEDED = (TESTDEV, EDU, "intel-iommu")
-"""The devices that QEMU must have."""
 
 
 class Machines(contextlib.ExitStack):
     """QEMU processes, one for each sort of unit, each started when it is first asked for."""
 
-    def __init__(self, installed: Installed | None = None) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         """Raises NoQemu."""
         super().__init__()
-        self.installed = installed or find("x86_64", NEEDED)
-        self._machines: dict[str, TheirMachine] = {}
+        self.installed = find(architecture.machine, (TESTDEV, EDU, *architecture.needed))
+        self._architecture = architecture
+        self._machines: dict[str, TheirMachine[Any]] = {}
 
     def run(self, configuration: Configuration) -> list[Comparison]:
         """Run a configuration on the unit that it is for."""
-        unit = KINDS[configuration.kind].device
+        unit = self._architecture.unit(configuration.kind)
         if unit not in self._machines:
-            self._machines[unit] = self.enter_context(TheirMachine(self.installed, unit))
-        return run(configuration, self._machines[unit])
+            self._machines[unit] = self.enter_context(self._architecture.start(self.installed, unit))
+        return self._architecture.run(configuration, self._machines[unit])
 
 
 class Report:
     """Counts over configurations. `failures` has what nothing explains, with number or name and configuration."""
 
-    def __init__(self) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         self.kinds: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
-        self.deviations: Counter[str] = Counter(dict.fromkeys(DEVIATIONS, 0))
+        self.deviations: Counter[str] = Counter(dict.fromkeys(architecture.deviations, 0))
         self.commands = self.dmas = self.stale = 0
         self.failures: list[tuple[int | str, Configuration, Comparison]] = []
+        self._architecture = architecture
 
     def add(self, number: int | str, configuration: Configuration, comparisons: Iterable[Comparison]) -> None:
         """Count a configuration that was run."""
@@ -59,7 +56,7 @@ class Report:
                 continue
             self.dmas += 1
             self.stale += one.stale
-            self.outcomes[_outcome_name(one.outcome)] += 1
+            self.outcomes[self._outcome_name(one.outcome)] += 1
 
     def unmet(self) -> list[str]:
         """The deviations that were not met: after all of `cases.py`, one of these does not happen any more."""
@@ -77,9 +74,14 @@ class Report:
         yield from (f"  {count:7} {name}" for name, count in sorted(self.outcomes.items()))
         yield "deviations of QEMU"
         for name, count in self.deviations.items():
-            deviation = DEVIATIONS[name]
+            deviation = self._architecture.deviations[name]
             free = " (left to the unit)" if deviation.free else ""
             yield f"  {count:7} {name}: section {deviation.section}. {deviation.what}{free}."
+
+    def _outcome_name(self, outcome: Outcome) -> str:
+        if isinstance(outcome, Faulted):
+            return self._architecture.fault_name(outcome)
+        return {Landed: "landed", Nowhere: "landed where there is no memory"}[type(outcome)]
 
 
 def failure_lines(number: int | str, configuration: Configuration, one: Comparison) -> Iterator[str]:
@@ -87,11 +89,3 @@ def failure_lines(number: int | str, configuration: Configuration, one: Comparis
     event = configuration.events[one.event] if one.event < len(configuration.events) else "the end"
     yield f"configuration {number} ({configuration.kind}), event {one.event}: {event}"
     yield from (f"  ours:   {one.ours}", f"  QEMU's: {one.theirs}", f"  {one.detail}")
-
-
-def _outcome_name(outcome: Outcome) -> str:
-    if isinstance(outcome, Faulted):
-        assert outcome.code is not None
-        silent = "" if outcome.record is not None else ", not recorded"
-        return f"fault {outcome.code:02x} {REASONS[outcome.code].name}{silent}"
-    return {Landed: "landed", Nowhere: "landed where there is no memory"}[type(outcome)]

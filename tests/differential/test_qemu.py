@@ -64,13 +64,13 @@ def test_a_command_that_fails(tmp_path: Path) -> None:
 def test_a_qemu_that_ends_at_once_is_explained(tmp_path: Path) -> None:
     path = script(tmp_path, "echo no such machine >&2; exit 1")
     with pytest.raises(QtestError, match="QEMU ended with 1: no such machine"):
-        Qemu(Installed((str(path),), (0, 0, 0)), [], 1 << 20)
+        Qemu(Installed((str(path),), (0, 0, 0)), [], 0, 1 << 20)
 
 
 def test_a_qemu_that_never_connects_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu, "_START", 0.3)
     path = script(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60")
     with pytest.raises(QtestError, match=r"did not connect within 0\.3 s"):
-        Qemu(Installed((str(path),), (0, 0, 0)), [], 1 << 20)
+        Qemu(Installed((str(path),), (0, 0, 0)), [], 0, 1 << 20)
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()

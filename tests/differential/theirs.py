@@ -1,41 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's side of a comparison: a machine with our devices, that gets its tables and its queue from ours."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from iommuctl.formats.memory import FileMemory
 from tests.differential.devices import EDU, EDU_BUFFER, IDENTITIES, Answer, Edu, TestDevice
+from tests.differential.outcome import Faulted
 from tests.differential.pci import Pci
-from tests.differential.plans import BRIDGES, DEVICES, RAM, SCRATCH
+from tests.differential.plans import BRIDGES, DEVICES
 from tests.differential.qemu import Installed, Qemu
 from tests.differential.qtest import Qtest
-from tests.differential.vtd_unit import VtdUnit
 
-_ECAM, _BARS = 0xB000_0000, (0xE000_0000, 0x0800_0000)
 READS = _HALF = EDU_BUFFER // 2
 """The first half of an edu's buffer has what it writes, the second what it reads."""
 TOKENS = Random("what edu writes").randbytes(_HALF)
 """The bytes of the first half; no eight of them occur twice."""
 
 
-class TheirMachine:
-    """A q35 with one VT-d unit, for many configurations."""
+class Board(NamedTuple):
+    """A machine of QEMU's. Extents are (first address, size).
 
-    def __init__(self, installed: Installed, unit: str) -> None:
-        """`unit` is the argument of -device for the unit."""
-        self.release = installed.release
-        self._qemu = Qemu(installed, ["-M", "q35,memory-backend=ram", "-device", unit, *_devices()], RAM)
+    `options` follow the name of the machine, `tables` are where tables can be, and `scratch` is a page of RAM that only
+    the harness uses.
+    """
+
+    options: str
+    ram: tuple[int, int]
+    tables: tuple[tuple[int, int], ...]
+    scratch: int
+    ecam: int
+    bars: tuple[int, int]
+
+
+class TheirUnit(Protocol):
+    """An IOMMU of QEMU's, as far as DMAs and what becomes of them go."""
+
+    def take_fault(self) -> Faulted | None:
+        """The fault that is recorded, which then is not any more; None without one."""
+
+    def stop(self) -> None:
+        """Translation off, from whatever state the unit is in; no fault stays recorded."""
+
+
+Unit = TypeVar("Unit", bound=TheirUnit)
+
+
+class TheirMachine(Generic[Unit]):
+    """A machine with one unit, for many configurations."""
+
+    def __init__(
+        self,
+        installed: Installed,
+        board: Board,
+        device: Sequence[str],
+        unit: Callable[[Qtest, FileMemory], Unit],
+    ) -> None:
+        """`device` are the arguments that give the machine its unit, which `unit` makes ready to be used."""
+        self.board = board
+        self._qemu = Qemu(installed, ["-M", f"{board.options},memory-backend=ram", *device, *_devices()], *board.ram)
         try:
             self.ram = self._qemu.ram
-            self._devices = _start_devices(self._qemu.qtest)
-            self.unit = VtdUnit(self._qemu.qtest, self.ram, SCRATCH + 0x800)
-            self.ram.write(SCRATCH, TOKENS)
-            for device in self._devices:
-                if isinstance(device, Edu):
-                    device.read(SCRATCH, _HALF, 0)
+            self.unit = unit(self._qemu.qtest, self.ram)
+            self._devices = _start_devices(Pci(self._qemu.qtest, board.ecam, board.bars), self._qemu.qtest)
+            self.ram.write(board.scratch, TOKENS)
+            for device_found in self._devices:
+                if isinstance(device_found, Edu):
+                    device_found.read(board.scratch, _HALF, 0)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -74,8 +107,8 @@ class TheirMachine:
         found = {}
         for number, device in enumerate(self._devices):
             if isinstance(device, Edu):
-                device.write(SCRATCH, _HALF, _HALF)
-                found[number] = self.ram.read(SCRATCH, _HALF)
+                device.write(self.board.scratch, _HALF, _HALF)
+                found[number] = self.ram.read(self.board.scratch, _HALF)
         return found
 
     def search(self, data: bytes) -> tuple[int, ...]:
@@ -108,11 +141,7 @@ def _devices() -> Iterator[str]:
         yield f"{model},bus={bus_name},addr={rid.device:#x}.{rid.function}{multifunction}{options}"
 
 
-def _start_devices(qtest: Qtest) -> list[TestDevice | Edu]:
-    # The host bridge of a q35 has ECAM at the address of its PCIEXBAR, which the old ports reach.
-    qtest.port_out(0xCF8, 0x8000_0060, 4)
-    qtest.port_out(0xCFC, _ECAM | 1, 4)
-    root = Pci(qtest, _ECAM, _BARS)
+def _start_devices(root: Pci, qtest: Qtest) -> list[TestDevice | Edu]:
     buses = {0: root, **{bus: root.open_bridge(rid, bus) for rid, bus in BRIDGES}}
     found: list[TestDevice | Edu] = []
     for rid, model in DEVICES:

@@ -13,7 +13,7 @@ import pytest
 
 VECTORS = ("tests/vtd/test_vectors.py", "tests/vtd/test_registers.py")
 """The tests that hold words from the specification against the declared structures."""
-_DIFFERENTIAL = "tests/differential"
+_DIFFERENTIAL = "tests/differential/vtd"
 _SWEEPS = f"{_DIFFERENTIAL}/test_sweeps.py::test_every_bit"
 _CASES = (
     f"{_DIFFERENTIAL}/test_sweeps.py::test_a_good_descriptor_is_taken",
@@ -25,7 +25,7 @@ _RANDOM = f"{_DIFFERENTIAL}/test_random.py::test_random_configurations"
 
 def swept() -> frozenset[str]:
     """The layouts that have a sweep over their bits."""
-    from tests.differential.test_sweeps import SWEEPS
+    from tests.differential.vtd.test_sweeps import SWEEPS
 
     return frozenset(SWEEPS)
 

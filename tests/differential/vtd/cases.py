@@ -10,10 +10,11 @@ from iommuctl_vtd.invalidation import (
     PageGroupResponseRev3,
     PasidIotlbInvalidate,
 )
-from tests.differential.descriptors import global_invalidation
-from tests.differential.hand_tables import FIRST_DID
-from tests.differential.plans import Clear, Configuration, Dma, Event, Flip, Queue, Range, Space
-from tests.differential.vtd_kinds import KINDS
+from tests.differential.plans import Clear, Dma, Flip, Range
+from tests.differential.vtd.descriptors import global_invalidation
+from tests.differential.vtd.hand_tables import FIRST_DID
+from tests.differential.vtd.kinds import KINDS
+from tests.differential.vtd.plans import Configuration, Event, Queue, Space
 
 _EDU = 1
 _OTHER = 2

@@ -3,9 +3,10 @@
 
 from iommuctl.model import Rid
 from iommuctl_vtd.invalidation import InvalidationWait, PasidIotlbInvalidate, covering_block
-from tests.differential.hand_tables import FIRST_DID, FirstStage, Pool, write_entry
-from tests.differential.ours import OurMachine
-from tests.differential.plans import DEVICES, SCRATCH, Attach, Configuration, Space, Unmap
+from tests.differential.plans import DEVICES
+from tests.differential.vtd.hand_tables import FIRST_DID, FirstStage, Pool, write_entry
+from tests.differential.vtd.ours import OurMachine
+from tests.differential.vtd.plans import SCRATCH, Attach, Configuration, Space, Unmap
 
 
 class Built:

@@ -24,9 +24,10 @@ from iommuctl_vtd.invalidation import (
 from iommuctl_vtd.pasid_entry import PasidDirectoryEntry, PasidEntry
 from iommuctl_vtd.root_entry import RootEntry, ScalableRootEntry
 from iommuctl_vtd.second_stage import SecondStageEntry
-from tests.differential.descriptors import global_invalidation
-from tests.differential.plans import Configuration, Dma, Event, Flip, Queue, Range, Space
-from tests.differential.vtd_kinds import KINDS
+from tests.differential.plans import Dma, Flip, Range
+from tests.differential.vtd.descriptors import global_invalidation
+from tests.differential.vtd.kinds import KINDS
+from tests.differential.vtd.plans import Configuration, Event, Queue, Space
 
 _EDU, _UPPER = 1, 2
 """Devices, of which the second one is in the upper half of its bus."""

@@ -18,8 +18,9 @@ from iommuctl_vtd.fault_record import REASONS, FaultRecord
 from iommuctl_vtd.queue import descriptor_size
 from iommuctl_vtd.registers import FSTS, IQA
 from tests.differential.outcome import Faulted, Landed, Nowhere, Ours, Outcome
-from tests.differential.plans import DEVICES, RAM, TABLES, Dma
-from tests.differential.vtd_kinds import Kind
+from tests.differential.plans import DEVICES, Dma
+from tests.differential.vtd.kinds import Kind
+from tests.differential.vtd.plans import RAM, TABLES
 
 _FPD = 1 << 1
 """In the first word of context, PASID directory and PASID entries."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.differential.report import Machines, Report, failure_lines
-from tests.differential.strategies import configuration
-from tests.differential.vtd_kinds import KINDS
+from tests.differential.vtd.architecture import ARCHITECTURE
+from tests.differential.vtd.kinds import KINDS
+from tests.differential.vtd.strategies import configuration
 
 _CHUNK = 25
 _CHUNKS = 12
@@ -15,7 +16,7 @@ _CHUNKS = 12
 
 @pytest.mark.parametrize("chunk", range(_CHUNKS))
 def test_random_configurations(chunk: int, machines: Machines, record_property: Callable[[str, object], None]) -> None:
-    report = Report()
+    report = Report(ARCHITECTURE)
     for number in range(chunk * _CHUNK, (chunk + 1) * _CHUNK):
         one = configuration(number)
         report.add(number, one, machines.run(one))

@@ -7,13 +7,14 @@ from iommuctl.formats.memory import FileMemory
 from iommuctl_vtd.invalidation import InvalidationWait
 from iommuctl_vtd.queue import descriptor_size
 from iommuctl_vtd.registers import IQA
-from tests.differential.build import WAIT
-from tests.differential.descriptors import global_invalidation
-from tests.differential.deviations import REFETCH
-from tests.differential.ours import OurMachine
-from tests.differential.plans import POOL, TABLES, Tail
-from tests.differential.prediction import Predictor
 from tests.differential.theirs import TheirMachine
+from tests.differential.vtd.build import WAIT
+from tests.differential.vtd.descriptors import global_invalidation
+from tests.differential.vtd.deviations import REFETCH
+from tests.differential.vtd.ours import OurMachine
+from tests.differential.vtd.plans import POOL, TABLES, Tail
+from tests.differential.vtd.prediction import Predictor
+from tests.differential.vtd.unit import VtdUnit
 
 Note = Callable[[object, object, tuple[str, ...] | None, str], None]
 """Takes our answer, QEMU's, what explains the difference, and what it is about."""
@@ -23,7 +24,7 @@ class Queueing:
     """The queues of one configuration. `memory` is our RAM."""
 
     def __init__(
-        self, ours: OurMachine, theirs: TheirMachine, memory: FileMemory, predictor: Predictor, note: Note
+        self, ours: OurMachine, theirs: TheirMachine[VtdUnit], memory: FileMemory, predictor: Predictor, note: Note
     ) -> None:
         self._ours = ours
         self._theirs = theirs

@@ -16,10 +16,10 @@ from iommuctl_vtd.pasid_entry import FIRST_STAGE, PASS_THROUGH, SECOND_STAGE, Pa
 from iommuctl_vtd.root_entry import ScalableRootEntry
 from iommuctl_vtd.second_stage import SecondStageEntry
 from tests.differential.outcome import Faulted, Landed, Nowhere, Outcome
-from tests.differential.vtd_kinds import Kind
+from tests.differential.vtd.kinds import Kind
 
 if TYPE_CHECKING:
-    from tests.differential.deviations import Question
+    from tests.differential.vtd.deviations import Question
 
 _WORD = (1 << 64) - 1
 _PAGING = (FirstStageEntry.name, SecondStageEntry.name)

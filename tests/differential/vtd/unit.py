@@ -10,6 +10,7 @@ from iommuctl.formats.memory import FileMemory
 from iommuctl_vtd.fault_record import FaultRecord
 from iommuctl_vtd.invalidation import InvalidationWait
 from iommuctl_vtd.registers import CAP, FSTS, GCMD, GSTS, IQA
+from tests.differential.outcome import Faulted
 from tests.differential.qtest import Qtest, reading, writing
 
 BASE = 0xFED9_0000
@@ -81,6 +82,11 @@ class VtdUnit:
         overflow = writing(BASE + _OFFSETS["FSTS"], FSTS.PFO.mask, 4)
         self._qtest.batch([free, overflow])
         return record
+
+    def take_fault(self) -> Faulted | None:
+        """The same as an outcome."""
+        record = self.take_record()
+        return None if record is None else Faulted(FaultRecord.FR.get(record), record)
 
     def _command(self, value: int, ones: int, zeros: int = 0) -> None:
         self.write("GCMD", value)

@@ -12,11 +12,12 @@ from typing import NamedTuple, TypeAlias
 from iommuctl.formats.bits import Layout
 from iommuctl.model import Step
 from iommuctl_vtd.capability import Capability
-from tests.differential import rules
-from tests.differential.ours import fault
+from tests.differential.deviation import Deviation
 from tests.differential.outcome import Faulted, Outcome
 from tests.differential.plans import DEVICES, Dma
-from tests.differential.vtd_kinds import Kind
+from tests.differential.vtd import rules
+from tests.differential.vtd.kinds import Kind
+from tests.differential.vtd.ours import fault
 
 
 class Question(NamedTuple):
@@ -64,18 +65,6 @@ Answer: TypeAlias = Callable[[Question], Outcome | int | None]
 """Another outcome, or the code of a fault; None where the item does not apply."""
 Refusal: TypeAlias = Callable[[Kind, Capability, int], bool | None]
 """Whether QEMU refuses a descriptor; None where the item does not apply."""
-
-
-class Deviation(NamedTuple):
-    """One place. `section` is of VT-d 4.1, `release` the QEMU in which it was seen last.
-
-    With `free`, the specification leaves it to the unit.
-    """
-
-    section: str
-    what: str
-    free: bool = False
-    release: tuple[int, int] = (11, 1)
 
 
 READINGS: Mapping[str, tuple[Reading, Deviation]] = {

@@ -9,11 +9,12 @@ from iommuctl.formats.memory import Memory, read_word
 from iommuctl.model import Piece, Step
 from iommuctl_vtd.capability import capability
 from iommuctl_vtd.first_stage import FirstStageEntry
-from tests.differential.deviations import ANSWERS, READINGS, REFUSALS, RIGHTS, TAGS, Question
-from tests.differential.ours import OurMachine, Walk, fault
 from tests.differential.outcome import Faulted, Landed, Nowhere, Ours, Outcome
-from tests.differential.plans import RAM, Dma
-from tests.differential.vtd_unit import VtdUnit
+from tests.differential.plans import Dma
+from tests.differential.vtd.deviations import ANSWERS, READINGS, REFUSALS, RIGHTS, TAGS, Question
+from tests.differential.vtd.ours import OurMachine, Walk, fault
+from tests.differential.vtd.plans import RAM
+from tests.differential.vtd.unit import VtdUnit
 
 _BEFORE_TABLES = (*range(0x01, 0x70), 0x80)
 """Fault codes of requests that come to no first-stage entry."""

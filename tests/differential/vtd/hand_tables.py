@@ -14,8 +14,9 @@ from iommuctl_vtd.context_entry import PASSES_THROUGH, ContextEntry
 from iommuctl_vtd.first_stage import FirstStageEntry, FirstStageFormat
 from iommuctl_vtd.pasid_entry import FIRST_STAGE, PASS_THROUGH, PasidEntry
 from iommuctl_vtd.registers import CAP
-from tests.differential.ours import OurMachine
-from tests.differential.plans import POOL, Range, Space
+from tests.differential.plans import Range
+from tests.differential.vtd.ours import OurMachine
+from tests.differential.vtd.plans import POOL, Space
 
 FIRST_DID = 0x100
 """DIDs that no domain of a configuration gets."""

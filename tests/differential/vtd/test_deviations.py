@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.differential import prediction
-from tests.differential.cases import AGREED, CASES
-from tests.differential.deviations import ANSWERS, DEVIATIONS, READINGS, REFUSALS, Deviation, Question
+from tests.differential.deviation import Deviation
 from tests.differential.report import Machines
+from tests.differential.vtd import prediction
+from tests.differential.vtd.cases import AGREED, CASES
+from tests.differential.vtd.deviations import ANSWERS, DEVIATIONS, READINGS, REFUSALS, Question
 
 _TABLES = {"READINGS": READINGS, "ANSWERS": ANSWERS, "REFUSALS": REFUSALS}
 

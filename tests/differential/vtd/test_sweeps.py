@@ -4,9 +4,9 @@
 import pytest
 
 from iommuctl.formats.bits import Layout
-from tests.differential.plans import Configuration
 from tests.differential.report import Machines, failure_lines
-from tests.differential.sweeps import good_descriptors, sweeps
+from tests.differential.vtd.plans import Configuration
+from tests.differential.vtd.sweeps import good_descriptors, sweeps
 
 SWEEPS: dict[str, list[Configuration]] = {}
 for layout, one in sweeps():

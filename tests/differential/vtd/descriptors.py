@@ -11,9 +11,9 @@ from iommuctl_vtd.invalidation import (
     PasidCacheInvalidate,
     PasidIotlbInvalidate,
 )
-from tests.differential.build import WAIT
-from tests.differential.hand_tables import FIRST_DID
-from tests.differential.vtd_kinds import Kind
+from tests.differential.vtd.build import WAIT
+from tests.differential.vtd.hand_tables import FIRST_DID
+from tests.differential.vtd.kinds import Kind
 
 
 def global_invalidation(kind: Kind) -> tuple[int, ...]:

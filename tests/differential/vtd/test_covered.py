@@ -3,11 +3,11 @@
 
 import pytest
 
-from tests.differential.cases import AGREED, CASES
-from tests.differential.covered import COVERED
 from tests.differential.outcome import Faulted
 from tests.differential.report import Machines
-from tests.differential.strategies import configuration
+from tests.differential.vtd.cases import AGREED, CASES
+from tests.differential.vtd.covered import COVERED
+from tests.differential.vtd.strategies import configuration
 
 
 @pytest.mark.parametrize("code", COVERED, ids="{:02x}".format)
