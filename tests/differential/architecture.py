@@ -54,8 +54,8 @@ class Architecture(Protocol):
         """What our unit's refusals are counted as."""
 
 
-ARCHITECTURES = ("vtd",)
-"""Their names; `smmuv3` is the object ARCHITECTURE of tests.differential.smmuv3.architecture."""
+ARCHITECTURES = ("vtd", "smmuv3")
+"""Their names; each is the object ARCHITECTURE of a module, for `smmuv3` tests.differential.smmuv3.architecture."""
 
 
 def architecture(name: str) -> Architecture:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One configuration on QEMU's SMMUv3 and on our side."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from iommuctl.formats.memory import FileMemory
+from iommuctl_smmuv3.features import Features
+from tests.differential.comparison import Comparison
+from tests.differential.outcome import Ours
+from tests.differential.plans import Dma
+from tests.differential.runner import Run
+from tests.differential.smmuv3.build import TABLES, Built
+from tests.differential.smmuv3.ours import Specified
+from tests.differential.smmuv3.plans import RAM, Commands, Configuration
+from tests.differential.smmuv3.prediction import Expected, Predictor
+from tests.differential.smmuv3.reader import Registers
+from tests.differential.smmuv3.records import Unsafe
+from tests.differential.smmuv3.tables import STAGE_1_DESCRIPTOR, STAGE_2_DESCRIPTOR
+from tests.differential.smmuv3.unit import SmmuUnit, registers
+from tests.differential.theirs import TheirMachine
+
+
+class SmmuRun(Run[Expected]):
+    """A configuration being run."""
+
+    paging = frozenset((STAGE_1_DESCRIPTOR, STAGE_2_DESCRIPTOR))
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        built: Built,
+        theirs: TheirMachine[SmmuUnit],
+        memory: FileMemory,
+    ) -> None:
+        self._registers = Registers(built.strtab_base, built.strtab_base_cfg, configuration.recinvsid)
+        self._predictor = Predictor(memory, Features.of(theirs.unit.features), self._registers)
+        self._theirs = theirs
+        super().__init__(configuration, Specified(memory, self._predictor), theirs, memory)
+
+    def start(self) -> None:
+        self._theirs.copy(self._memory, TABLES)
+        base, cfg, recinvsid = self._registers
+        self._theirs.unit.start(registers(base, cfg, recinvsid=recinvsid))
+
+    def other(self, event: Commands) -> None:
+        stopped = self._theirs.unit.queue(event.words)
+        self.note((), stopped, None if stopped else (), "commands at which the queue stopped, with their errors")
+
+    def can_be_asked(self, event: Dma) -> bool:
+        try:
+            self._predictor.expect(event)
+        except Unsafe:
+            return False
+        return True
+
+    def expect(self, event: Dma, ours: Ours) -> list[Expected]:  # noqa: ARG002
+        return [self._predictor.expect(event)]
+
+
+@contextmanager
+def _memory() -> Iterator[FileMemory]:
+    """RAM that holds zeros."""
+    descriptor = os.memfd_create("iommuctl-differential")
+    try:
+        os.truncate(descriptor, RAM[1])
+        yield FileMemory(descriptor, *RAM)
+    finally:
+        os.close(descriptor)
+
+
+def run(configuration: Configuration, theirs: TheirMachine[SmmuUnit]) -> list[Comparison]:
+    """Run a configuration."""
+    with _memory() as memory:
+        return SmmuRun(configuration, Built(memory, configuration), theirs, memory).run()

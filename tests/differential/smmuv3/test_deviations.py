@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of deviations, in both directions: each happens, and none that is not listed goes unnoticed."""
+
+from types import MappingProxyType
+
+import pytest
+
+from tests.differential.deviation import Deviation
+from tests.differential.report import Machines
+from tests.differential.smmuv3 import prediction, readings
+from tests.differential.smmuv3.cases import AGREED, CASES
+from tests.differential.smmuv3.deviations import DEVIATIONS
+from tests.differential.smmuv3.reader import Reader
+
+
+def test_every_deviation_has_a_case() -> None:
+    assert CASES.keys() == DEVIATIONS.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str, machines: Machines) -> None:
+    comparisons = machines.run(CASES[name])
+    assert not [one for one in comparisons if one.explained is None]
+    assert any(name in (one.explained or ()) for one in comparisons)
+
+
+@pytest.mark.parametrize("name", AGREED)
+def test_both_do_the_same(name: str, machines: Machines) -> None:
+    comparisons = machines.run(AGREED[name])
+    assert {one.explained for one in comparisons} == {()}
+    assert [one.ours.startswith("landed") for one in comparisons if one.outcome] == [" refused" not in name]
+
+
+@pytest.mark.parametrize("name", DEVIATIONS)
+def test_what_is_not_listed_is_noticed(name: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = {other: item for other, item in DEVIATIONS.items() if other != name}
+    monkeypatch.setattr(prediction, "DEVIATIONS", MappingProxyType(rest))
+    assert [one for one in machines.run(CASES[name]) if one.explained is None]
+
+
+def test_what_is_listed_but_does_not_happen_is_noticed(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(reader: Reader, _ste: int) -> bool:
+        return reader.deviates("never")
+
+    monkeypatch.setattr(readings, "_refused", never)
+    assert not [one for one in machines.run(CASES["ipa-low-bits"]) if one.explained is None]
+    more = {"never": Deviation("0", "no STE is good enough"), **DEVIATIONS}
+    monkeypatch.setattr(prediction, "DEVIATIONS", MappingProxyType(more))
+    assert [one for one in machines.run(CASES["ipa-low-bits"]) if one.explained is None]

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's SMMUv3, programmed as a driver programs it: IHI0070 G.b chapter 6."""
+
+from collections.abc import Mapping, Sequence
+
+from iommuctl.formats.memory import FileMemory
+from iommuctl_smmuv3.commands import Sync
+from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiSteRange
+from iommuctl_smmuv3.events import EVENTS
+from iommuctl_smmuv3.queue_registers import CmdqBase, CmdqCons, EventqBase, EventqCons, EventqProd
+from iommuctl_smmuv3.registers import CR0, CR1, CR2, Gerror
+from iommuctl_smmuv3.tlb_commands import TlbiNsnhAll
+from tests.differential.outcome import Faulted
+from tests.differential.qtest import Qtest, reading, writing
+from tests.differential.smmuv3.plans import COMMANDS_AT, EVENTS_AT, QUEUE_BITS
+
+BASE = 0x0C00_0000
+_OFFSETS = {
+    "IDR0": 0x0, "IDR1": 0x4, "IDR3": 0xC, "IDR5": 0x14, "CR0": 0x20, "CR0ACK": 0x24, "CR1": 0x28, "CR2": 0x2C,
+    "GERROR": 0x60, "GERRORN": 0x64, "STRTAB_BASE": 0x80, "STRTAB_BASE_CFG": 0x88, "CMDQ_BASE": 0x90,
+    "CMDQ_PROD": 0x98, "CMDQ_CONS": 0x9C, "EVENTQ_BASE": 0xA0, "EVENTQ_PROD": 0x100A8, "EVENTQ_CONS": 0x100AC,
+}  # fmt: skip
+_WIDE = ("STRTAB_BASE", "CMDQ_BASE", "EVENTQ_BASE")
+_ENTRIES = 1 << QUEUE_BITS
+_POSITIONS = 2 * _ENTRIES
+"""Indices with their wrap bit."""
+FORGET = (CfgiSteRange.encode(Range=EVERY_STREAM), TlbiNsnhAll.encode())
+"""The commands with which all caches are empty."""
+SYNC = Sync.encode()
+
+
+class SmmuUnit:
+    """The unit at the address that the machine virt gives to the first one."""
+
+    def __init__(self, qtest: Qtest, ram: FileMemory) -> None:
+        self._qtest = qtest
+        self._ram = ram
+        self.features = {name: self.read(name) for name in ("IDR0", "IDR1", "IDR3", "IDR5")}
+        self._commands = self._events = 0
+
+    def read(self, name: str) -> int:
+        """A register by the specification's name."""
+        return self._qtest.read(BASE + _OFFSETS[name], _size(name))
+
+    def write(self, name: str, value: int) -> None:
+        """Write a register."""
+        self._qtest.write(BASE + _OFFSETS[name], value, _size(name))
+
+    def start(self, registers: Mapping[str, int]) -> None:
+        """From off to translating, with these values of CR2 and of the stream table's registers."""
+        self.write("CR1", CR1.encode(TABLE_SH=3, TABLE_OC=1, TABLE_IC=1, QUEUE_SH=3, QUEUE_OC=1, QUEUE_IC=1))
+        for name, value in registers.items():
+            self.write(name, value)
+        self._commands = self._events = 0
+        self.write("CMDQ_BASE", CmdqBase.encode(ADDR=COMMANDS_AT, LOG2SIZE=QUEUE_BITS, RA=1))
+        self.write("EVENTQ_BASE", EventqBase.encode(ADDR=EVENTS_AT, LOG2SIZE=QUEUE_BITS, WA=1))
+        for name in ("CMDQ_PROD", "CMDQ_CONS", "EVENTQ_PROD", "EVENTQ_CONS"):
+            self.write(name, 0)
+        self._enable(CR0.encode(CMDQEN=1))
+        assert self.queue(FORGET) == (), "QEMU refuses a good command"
+        self._enable(CR0.encode(CMDQEN=1, EVENTQEN=1))
+        self._enable(CR0.encode(CMDQEN=1, EVENTQEN=1, SMMUEN=1))
+
+    def stop(self) -> None:
+        """Off; no event stays recorded."""
+        self.take_fault()
+        self._enable(0)
+
+    def queue(self, commands: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Queue commands and a CMD_SYNC.
+
+        Returns those at which the unit has stopped, by their number and its error; a CMD_SYNC took the place of each.
+        """
+        first, words = self._commands, (*commands, SYNC)
+        for number, word in enumerate(words):
+            self._put(first + number, word)
+        self._commands = (first + len(words)) % _POSITIONS
+        cons, wrong = self._ring()
+        stopped = []
+        while wrong:
+            at = CmdqCons.RD.get(cons)
+            stopped.append(((at - first) % _POSITIONS, CmdqCons.ERR.get(cons)))
+            self._put(at, SYNC)
+            self.write("GERRORN", self.read("GERROR"))
+            cons, wrong = self._ring()
+        assert CmdqCons.RD.get(cons) == self._commands, f"QEMU has come to {cons:#x}, not {self._commands:#x}"
+        return tuple(stopped)
+
+    def take_fault(self) -> Faulted | None:
+        """The event that is recorded for a DMA.
+
+        Of a DMA that is refused, QEMU's bus asks again for each part of at most 8 bytes: the first event counts.
+        """
+        written = EventqProd.WR.get(self.read("EVENTQ_PROD")) % _POSITIONS
+        if written == self._events:
+            return None
+        records = [self._record(self._events + number) for number in range((written - self._events) % _POSITIONS)]
+        raw, self._events = records[0], written
+        assert {record % (1 << 64) for record in records} == {raw % (1 << 64)}, "QEMU records different events"
+        self.write("EVENTQ_CONS", EventqCons.encode(RD=written))
+        code = raw & 0xFF
+        assert code in EVENTS, f"QEMU records {raw:#x}"
+        return Faulted(code, raw)
+
+    def _record(self, position: int) -> int:
+        return int.from_bytes(self._ram.read(EVENTS_AT + 32 * (position % _ENTRIES), 32), "little")
+
+    def _put(self, position: int, command: int) -> None:
+        self._ram.write(COMMANDS_AT + 16 * (position % _ENTRIES), command.to_bytes(16, "little"))
+
+    def _ring(self) -> tuple[int, bool]:
+        """Have the unit look at its queue. Returns CMDQ_CONS, and whether it has stopped."""
+        names = ("CMDQ_CONS", "GERROR", "GERRORN")
+        requests = [writing(BASE + _OFFSETS["CMDQ_PROD"], self._commands, 4)]
+        answers = self._qtest.batch([*requests, *(reading(BASE + _OFFSETS[name], 4) for name in names)])
+        cons, gerror, gerrorn = (int(answer, 16) for answer in answers[1:])
+        return cons, bool(Gerror.CMDQ_ERR.get(gerror ^ gerrorn))
+
+    def _enable(self, value: int) -> None:
+        self.write("CR0", value)
+        found = self.read("CR0ACK")
+        assert found == value, f"CR0 {value:#x} was answered with CR0ACK {found:#x}"
+
+
+def registers(strtab_base: int, strtab_base_cfg: int, *, recinvsid: bool) -> dict[str, int]:
+    """What a configuration has in registers, in the order in which they are written."""
+    return {
+        "CR2": CR2.encode(RECINVSID=recinvsid, PTM=1),
+        "STRTAB_BASE": strtab_base,
+        "STRTAB_BASE_CFG": strtab_base_cfg,
+    }
+
+
+def _size(name: str) -> int:
+    return 8 if name in _WIDE else 4
