@@ -18,7 +18,7 @@ DEVIATIONS: Mapping[str, Deviation] = {
     "s2t0sz-by-s2ps": Deviation("5.2", "The least S2T0SZ follows from S2PS, not from the size of IPAs"),
     "s2-updates": Deviation("5.2", "S2HA and S2HD may be 1 without HTTU"),
     "s2-start-level": Deviation("5.2", "S2SL0 may be a level that is too high for S2T0SZ"),
-    "context-pointer": Deviation("5.2", "S1ContextPtr may be beyond OAS, of which 48 bits count"),
+    "context-pointer": Deviation("5.2", "S1ContextPtr may be beyond OAS: the fault is that of the fetch"),
     "ttb-bits": Deviation("5.2, 5.4", "Bits 55:52 of S2TTB, TTB0 and TTB1 are not looked at"),
     "bypass-size": Deviation("3.4", "Addresses beyond OAS are not refused by an STE that bypasses both stages"),
     "input-size": Deviation("3.4", "Stage 2 refuses an input beyond OAS by F_ADDR_SIZE of stage 1, without record"),

@@ -13,8 +13,6 @@ from iommuctl_smmuv3.ste import STAGE_1, STAGE_2, WITH_STAGE_2, Ste
 from tests.differential.smmuv3.descriptors import shift
 from tests.differential.smmuv3.reader import Reader
 
-_QEMU_POINTER = (1 << 48) - 1
-
 
 def aligned(reader: Reader, base: int, bits: int, granule: int, start: int) -> int:
     """A start table, or several side by side: lower bits of its address than its size are zero."""
@@ -53,7 +51,6 @@ def ste(reader: Reader, raw: int) -> tuple[int, bool]:
         mended = next(other for code in range(4) if _fits(reader, other := _with(mended, code)) or code == 3)
     if config == STAGE_1 and Ste.S1ContextPtr.get(raw) >> reader.features.oas and reader.deviates("context-pointer"):
         mended &= ~Ste.S1ContextPtr.mask
-        raw = raw & ~Ste.S1ContextPtr.mask | Ste.S1ContextPtr.put(Ste.S1ContextPtr.get(raw) & _QEMU_POINTER)
     return raw, not stes.illegal(mended, reader.features) and not _refused(reader, raw)
 
 

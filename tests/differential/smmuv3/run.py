@@ -12,7 +12,7 @@ from tests.differential.outcome import Ours
 from tests.differential.plans import Dma
 from tests.differential.runner import Run
 from tests.differential.smmuv3.build import TABLES, Built
-from tests.differential.smmuv3.ours import Specified
+from tests.differential.smmuv3.ours import OurSide, OurUnit
 from tests.differential.smmuv3.plans import RAM, Commands, Configuration
 from tests.differential.smmuv3.prediction import Expected, Predictor
 from tests.differential.smmuv3.reader import Registers
@@ -37,16 +37,19 @@ class SmmuRun(Run[Expected]):
         self._registers = Registers(built.strtab_base, built.strtab_base_cfg, configuration.recinvsid)
         self._predictor = Predictor(memory, Features.of(theirs.unit.features), self._registers)
         self._theirs = theirs
-        super().__init__(configuration, Specified(memory, self._predictor), theirs, memory)
+        self._unit = OurUnit(memory, theirs.unit.features)
+        super().__init__(configuration, OurSide(memory, self._unit, self._predictor), theirs, memory)
 
     def start(self) -> None:
         self._theirs.copy(self._memory, TABLES)
         base, cfg, recinvsid = self._registers
-        self._theirs.unit.start(registers(base, cfg, recinvsid=recinvsid))
+        for unit in (self._unit, self._theirs.unit):
+            unit.start(registers(base, cfg, recinvsid=recinvsid))
 
     def other(self, event: Commands) -> None:
-        stopped = self._theirs.unit.queue(event.words)
-        self.note((), stopped, None if stopped else (), "commands at which the queue stopped, with their errors")
+        ours, theirs = (unit.queue(event.words) for unit in (self._unit, self._theirs.unit))
+        explained = () if ours == theirs else None
+        self.note(ours, theirs, explained, "commands at which the queue stopped, with their errors")
 
     def can_be_asked(self, event: Dma) -> bool:
         try:
@@ -55,7 +58,10 @@ class SmmuRun(Run[Expected]):
             return False
         return True
 
-    def expect(self, event: Dma, ours: Ours) -> list[Expected]:  # noqa: ARG002
+    def expect(self, event: Dma, ours: Ours) -> list[Expected]:
+        specified = self._predictor.specified(event).outcome
+        if ours.outcome != specified:
+            self.note(ours.outcome, specified, None, "our unit, and what the specification demands")
         return [self._predictor.expect(event)]
 
 

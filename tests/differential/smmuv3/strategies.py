@@ -158,13 +158,13 @@ def _events(draw: DrawFn, plan: Configuration) -> list[Event]:
     """Requests to good tables; then one bit of some entry is wrong, it is mended, and another one is wrong."""
     anywhere = _aims(plan)
     events: list[Event] = []
-    for dma in draw(st.lists(dmas(anywhere), min_size=2, max_size=5)):
+    for dma in draw(st.lists(dmas(anywhere), min_size=4, max_size=8)):
         events += [dma, _FORGET]
     for _ in range(draw(st.integers(0, 3))):
         device, iova = draw(anywhere)
         bits = st.one_of(st.integers(0, 11), st.integers(0, 63), st.integers(0, Ste.bits - 1))
         flip = Flip(device, iova, draw(st.integers(0, 24)), draw(bits))
         own = st.tuples(st.just(device), st.just(iova))
-        asked = [draw(dmas(own)), draw(dmas(own)), *draw(st.lists(dmas(anywhere), max_size=2))]
+        asked = [draw(dmas(own)), draw(dmas(own)), *draw(st.lists(dmas(anywhere), min_size=1, max_size=3))]
         events += [flip, _FORGET, *(event for dma in asked for event in (dma, _FORGET)), flip, _FORGET]
     return events

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's SMMUv3, programmed as a driver programs it: IHI0070 G.b chapter 6."""
+"""A unit, programmed as a driver programs it: IHI0070 G.b chapter 6; and QEMU's."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from iommuctl.formats.memory import FileMemory
+from iommuctl.formats.memory import FileMemory, Memory
 from iommuctl_smmuv3.commands import Sync
 from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiSteRange
 from iommuctl_smmuv3.events import EVENTS
@@ -29,22 +30,26 @@ FORGET = (CfgiSteRange.encode(Range=EVERY_STREAM), TlbiNsnhAll.encode())
 SYNC = Sync.encode()
 
 
-class SmmuUnit:
-    """The unit at the address that the machine virt gives to the first one."""
+class Smmu(ABC):
+    """A unit with the queues of a configuration, in `memory`."""
 
-    def __init__(self, qtest: Qtest, ram: FileMemory) -> None:
-        self._qtest = qtest
-        self._ram = ram
-        self.features = {name: self.read(name) for name in ("IDR0", "IDR1", "IDR3", "IDR5")}
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self._commands = self._events = 0
 
+    @abstractmethod
     def read(self, name: str) -> int:
         """A register by the specification's name."""
-        return self._qtest.read(BASE + _OFFSETS[name], _size(name))
 
+    @abstractmethod
     def write(self, name: str, value: int) -> None:
         """Write a register."""
-        self._qtest.write(BASE + _OFFSETS[name], value, _size(name))
+
+    def ring(self, position: int) -> tuple[int, bool]:
+        """Have the unit look at its queue. Returns CMDQ_CONS, and whether it has stopped."""
+        self.write("CMDQ_PROD", position)
+        cons, errors = self.read("CMDQ_CONS"), self.read("GERROR") ^ self.read("GERRORN")
+        return cons, bool(Gerror.CMDQ_ERR.get(errors))
 
     def start(self, registers: Mapping[str, int]) -> None:
         """From off to translating, with these values of CR2 and of the stream table's registers."""
@@ -57,7 +62,7 @@ class SmmuUnit:
         for name in ("CMDQ_PROD", "CMDQ_CONS", "EVENTQ_PROD", "EVENTQ_CONS"):
             self.write(name, 0)
         self._enable(CR0.encode(CMDQEN=1))
-        assert self.queue(FORGET) == (), "QEMU refuses a good command"
+        assert self.queue(FORGET) == (), "a good command is refused"
         self._enable(CR0.encode(CMDQEN=1, EVENTQEN=1))
         self._enable(CR0.encode(CMDQEN=1, EVENTQEN=1, SMMUEN=1))
 
@@ -75,15 +80,15 @@ class SmmuUnit:
         for number, word in enumerate(words):
             self._put(first + number, word)
         self._commands = (first + len(words)) % _POSITIONS
-        cons, wrong = self._ring()
+        cons, wrong = self.ring(self._commands)
         stopped = []
         while wrong:
             at = CmdqCons.RD.get(cons)
             stopped.append(((at - first) % _POSITIONS, CmdqCons.ERR.get(cons)))
             self._put(at, SYNC)
             self.write("GERRORN", self.read("GERROR"))
-            cons, wrong = self._ring()
-        assert CmdqCons.RD.get(cons) == self._commands, f"QEMU has come to {cons:#x}, not {self._commands:#x}"
+            cons, wrong = self.ring(self._commands)
+        assert CmdqCons.RD.get(cons) == self._commands, f"the queue has come to {cons:#x}, not {self._commands:#x}"
         return tuple(stopped)
 
     def take_fault(self) -> Faulted | None:
@@ -96,30 +101,44 @@ class SmmuUnit:
             return None
         records = [self._record(self._events + number) for number in range((written - self._events) % _POSITIONS)]
         raw, self._events = records[0], written
-        assert {record % (1 << 64) for record in records} == {raw % (1 << 64)}, "QEMU records different events"
+        assert {record % (1 << 64) for record in records} == {raw % (1 << 64)}, "there are different events"
         self.write("EVENTQ_CONS", EventqCons.encode(RD=written))
         code = raw & 0xFF
-        assert code in EVENTS, f"QEMU records {raw:#x}"
+        assert code in EVENTS, f"{raw:#x} is recorded"
         return Faulted(code, raw)
 
     def _record(self, position: int) -> int:
-        return int.from_bytes(self._ram.read(EVENTS_AT + 32 * (position % _ENTRIES), 32), "little")
+        return int.from_bytes(self._memory.read(EVENTS_AT + 32 * (position % _ENTRIES), 32), "little")
 
     def _put(self, position: int, command: int) -> None:
-        self._ram.write(COMMANDS_AT + 16 * (position % _ENTRIES), command.to_bytes(16, "little"))
-
-    def _ring(self) -> tuple[int, bool]:
-        """Have the unit look at its queue. Returns CMDQ_CONS, and whether it has stopped."""
-        names = ("CMDQ_CONS", "GERROR", "GERRORN")
-        requests = [writing(BASE + _OFFSETS["CMDQ_PROD"], self._commands, 4)]
-        answers = self._qtest.batch([*requests, *(reading(BASE + _OFFSETS[name], 4) for name in names)])
-        cons, gerror, gerrorn = (int(answer, 16) for answer in answers[1:])
-        return cons, bool(Gerror.CMDQ_ERR.get(gerror ^ gerrorn))
+        self._memory.write(COMMANDS_AT + 16 * (position % _ENTRIES), command.to_bytes(16, "little"))
 
     def _enable(self, value: int) -> None:
         self.write("CR0", value)
         found = self.read("CR0ACK")
         assert found == value, f"CR0 {value:#x} was answered with CR0ACK {found:#x}"
+
+
+class SmmuUnit(Smmu):
+    """QEMU's unit, at the address that the machine virt gives to the first one."""
+
+    def __init__(self, qtest: Qtest, ram: FileMemory) -> None:
+        super().__init__(ram)
+        self._qtest = qtest
+        self.features = {name: self.read(name) for name in ("IDR0", "IDR1", "IDR3", "IDR5")}
+
+    def read(self, name: str) -> int:
+        return self._qtest.read(BASE + _OFFSETS[name], _size(name))
+
+    def write(self, name: str, value: int) -> None:
+        self._qtest.write(BASE + _OFFSETS[name], value, _size(name))
+
+    def ring(self, position: int) -> tuple[int, bool]:
+        names = ("CMDQ_CONS", "GERROR", "GERRORN")
+        requests = [writing(BASE + _OFFSETS["CMDQ_PROD"], position, 4)]
+        answers = self._qtest.batch([*requests, *(reading(BASE + _OFFSETS[name], 4) for name in names)])
+        cons, gerror, gerrorn = (int(answer, 16) for answer in answers[1:])
+        return cons, bool(Gerror.CMDQ_ERR.get(gerror ^ gerrorn))
 
 
 def registers(strtab_base: int, strtab_base_cfg: int, *, recinvsid: bool) -> dict[str, int]:
