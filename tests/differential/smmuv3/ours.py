@@ -14,7 +14,7 @@ from tests.differential.plans import DEVICES, Dma
 from tests.differential.smmuv3.prediction import Predictor
 from tests.differential.smmuv3.reader import is_ram
 from tests.differential.smmuv3.unit import Smmu
-from tests.vtd.machine import DictRows, SilentBus
+from tests.machine import DictRows, SilentBus
 
 _NUMBERS = {rid: number for number, (rid, _) in enumerate(DEVICES)}
 
