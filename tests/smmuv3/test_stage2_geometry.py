@@ -66,5 +66,6 @@ def test_start_levels() -> None:
 
 def test_the_third_bit_of_the_start_level() -> None:
     assert [start_level(0, sl0, 1, True) for sl0 in range(4)] == [-1, None, None, None]
+    assert [start_level(0, sl0, 0, True) for sl0 in range(4)] == [2, 1, 0, 3]
     assert [start_level(0, sl0, 1, False) for sl0 in range(4)] == [2, 1, 0, 3]
     assert [start_level(2, sl0, 1, True) for sl0 in range(4)] == [3, 2, 1, 0]

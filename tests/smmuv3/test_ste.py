@@ -45,6 +45,7 @@ RULES: list[tuple[Fields, Fields, dict[str, Any], dict[str, Any], str]] = [
     (ONE | {"S1STALLD": 1}, {}, {}, {"stall_model": 1}, "S1STALLD is 1, but STALL_MODEL leaves no choice"),
     (ONE | {"S1STALLD": 1}, {}, {}, {"stall_model": 2}, "S1STALLD is 1, but STALL_MODEL leaves no choice"),
     (ONE | {"S2VMID": 0x100}, {}, {}, {"vmid16": False}, "S2VMID has more than 8 bits"),
+    (ONE | {"STRW": 2, "S2VMID": 0x100}, {}, {"vmid16": False}, {"hyp": False}, "S2VMID has more than 8 bits"),
     (TWO | {"S2VMID": 0xFF}, {"S2VMID": 0x100}, {"vmid16": False}, {}, "S2VMID has more than 8 bits"),
     (BOTH | {"STRW": 2, "S2VMID": 0x100}, {}, {}, {"vmid16": False}, "S2VMID has more than 8 bits"),
     (BOTH | {"EATS": 1}, {"S2S": 1}, {}, {}, "EATS is not 0, but S2S is 1"),
@@ -170,6 +171,14 @@ STAGE_1_JUNK = {"S1CDMax": 31, "S1Fmt": 2, "S1ContextPtr": 1 << 55, "STRW": 1, "
         (TWO | STAGE_1_JUNK | {"S2S": 1}, {"stall_model": 2}),
         ({"V": 1, "Config": 4} | STAGE_1_JUNK | STAGE_2_JUNK | {"S2VMID": 0x100, "EATS": 2}, {"vmid16": False}),
         *(({"V": 1, "Config": code} | STAGE_1_JUNK | STAGE_2_JUNK, {"s1p": False, "s2p": False}) for code in range(4)),
+        ({"V": 1, "Config": 4, "S2VMID": 0x100}, {"vmid16": False}),
+        (TWO, {"s1p": False}),
+        (ONE, {"s2p": False}),
+        (TWO, {"stall_model": 1}),
+        (TWO | {"S2AA64": 0, "S2TG": 3}, {}),
+        (TWO | {"S2AA64": 0, "S2T0SZ": 0}, {}),
+        (TWO | {"S1MPAM": 1, "VMSPtr": 1 << 52}, {}),
+        (ONE | {"EATS": 1, "S2S": 1}, {}),
         (ONE | {"STRW": 1}, {"hyp": False}),
         (BOTH | {"STRW": 1}, {}),
         (BOTH | {"S1ContextPtr": 1 << 52}, {}),
@@ -242,6 +251,7 @@ def test_bits_that_hardware_does_not_look_at() -> None:
     """All of an STE that is not valid, and all but the first four of one that aborts."""
     everything = (1 << 512) - 1
     assert problems(Ste, everything & ~1) == []
+    assert Ste.checked(0) == Ste.checked(everything & ~1) == 0
     assert problems(Ste, everything & ~0xE) == []
     assert problems(Ste, 9 | Ste.reserved) == [
         "reserved bits 447, 444:440, 387, 383:376, 301:296, 255, 252:248, 107:105, 58:56 set: IHI0070 G.b section 5.2"

@@ -92,15 +92,12 @@ def _stage_2_tables(ste: Any, features: Features) -> str:
     return "" if features.reads_tables(ste.S2ENDI) else f"S2ENDI is {ste.S2ENDI}, which the unit cannot read"
 
 
-def _stage_2_granule(ste: Any, features: Features) -> str:
-    lacks = ste.S2AA64 and GRANULES.get(ste.S2TG) not in features.granules
-    return f"S2TG is {ste.S2TG:#x}, a granule that the unit lacks" if lacks else ""
-
-
 def _stage_2_sizes(ste: Any, features: Features) -> str:
-    granule = GRANULES.get(ste.S2TG, 0)
-    if not ste.S2AA64 or granule not in features.granules:
+    if not ste.S2AA64:
         return ""
+    granule = GRANULES.get(ste.S2TG)
+    if granule not in features.granules:
+        return f"S2TG is {ste.S2TG:#x}, a granule that the unit lacks"
     ds = bool(ste.S2DS and features.ds)
     most = (47 if granule == 1 << 16 else 48) if features.stt else 39
     least = max(12 if granule == 1 << 16 or ds else 16, 64 - features.ias)
@@ -156,7 +153,6 @@ def _virtual_machine(ste: Any, features: Features) -> str:
 STAGE_2_RULES: tuple[Rule, ...] = (
     _stage_2_stalls,
     _stage_2_tables,
-    _stage_2_granule,
     _stage_2_sizes,
     _stage_2_base,
     _stage_2_updates,
