@@ -8,6 +8,7 @@ from iommuctl.formats.checks import named
 from iommuctl_smmuv3.cd_rules import RULES, stream_world
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.ste import Ste
+from iommuctl_smmuv3.used_bits import used_by_context
 
 _CACHE = {0: "non-cacheable", 1: "write-back, write-allocate", 2: "write-through", 3: "write-back"}
 _SHAREABILITY = {0: "non-shareable", 2: "outer shareable", 3: "inner shareable"}
@@ -169,6 +170,10 @@ class Cd(Layout, bits=512, name="smmuv3.cd", present="V"):
         named(TG1, EPD1=0),
         named(SH1, EPD1=0),
     )
+
+    @classmethod
+    def used(cls, raw: int) -> int:
+        return used_by_context(cls, raw)
 
 
 def illegal(raw: int, ste: int, features: Features, *, e2h: bool = False) -> str:

@@ -8,6 +8,7 @@ from iommuctl.formats.bits import Address, Bit, Bits, Ignored, Layout
 from iommuctl.formats.checks import Check, named
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.ste_rules import RULES, STAGE_2_RULES
+from iommuctl_smmuv3.used_bits import used_by_stream
 
 ABORT, BYPASS, STAGE_1, STAGE_2, BOTH_STAGES = 0, 4, 5, 6, 7
 """Values of Config; those from 1 to 3 abort, too."""
@@ -240,6 +241,10 @@ class Ste(Layout, bits=512, name="smmuv3.ste", present="V"):
         if cls.V.get(raw) and not cls.Config.get(raw) & BYPASS:
             return cls.V.mask | cls.Config.mask
         return super().checked(raw)
+
+    @classmethod
+    def used(cls, raw: int) -> int:
+        return used_by_stream(cls, raw)
 
 
 def illegal(raw: int, features: Features) -> str:
