@@ -143,7 +143,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts '--addr=' 'Where its root is.'
             set -a opts '--pgtable=PGTABLE' 'One of `pgtable list`.'
             set -a opts '--format=FORMAT' 'Page-table format; default: the backend\'s first.'
-            set -a opts '--cd-pool=' 'Guest memory for a CD table (SMMUv3).'
+            set -a opts '--cd-pool=' 'Guest memory for the CD table (SMMUv3).'
             set -a opts '--pasid=PASID' 'PASID of the slot.'
             set -a opts '--label=' 'A note for people.'
         case unbind-pgtable

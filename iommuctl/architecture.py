@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.formats.bits import Layout
-from iommuctl.formats.memory import Run
+from iommuctl.formats.memory import Memory, Run
 from iommuctl.formats.radix import Format
 from iommuctl.model import (
     Access,
@@ -179,6 +179,13 @@ class Driver(Protocol):
 
     def used(self) -> Iterator[Run]:
         """Every page of table memory that holds a structure, but for the tables of domains."""
+
+
+class GuestTables(Protocol):
+    """What a Driver offers besides, when it declares `context_tables_in_guest`."""
+
+    def used_in_guest(self, rid: Rid, guest: Memory) -> Iterator[Run]:
+        """Every page of guest memory that holds a device's CD table, by GPA."""
 
 
 class Architecture(Protocol):

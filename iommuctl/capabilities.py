@@ -8,10 +8,12 @@ class Capabilities(NamedTuple):
     """The capabilities and limits of a backend in one state folder.
 
     `nesting` is "slot" where each slot nests on a parent of its own, "device" where all nested slots of a RID
-    share the RID's parent, "none" where nothing nests.
+    share the RID's parent, "none" where nothing nests. `context_tables_in_guest` says that a binding needs guest
+    memory for the table that leads from PASIDs to page tables.
     """
 
     nesting: Literal["none", "slot", "device"] = "none"
+    context_tables_in_guest: bool = False
     hitless_replace: bool = False
     execute_permission: bool = False
     physical_addresses: bool = False
@@ -19,16 +21,25 @@ class Capabilities(NamedTuple):
     simulates: bool = False
     widths: tuple[int, ...] = (48,)
     page_sizes: tuple[int, ...] = (4096,)
+    """Those of the default granule, which is the first of them."""
+    granules: tuple[tuple[int, ...], ...] = ()
+    """The page sizes of the other granules. A domain has pages of one granule."""
     reserved: tuple[tuple[int, int], ...] = ()
     """Input addresses that no mapping may touch, as (first, last)."""
     pasid_bits: int = 0
     pgtable_formats: tuple[str, ...] = ()
     """Formats of stage-1 tables that can be bound; the first is the default."""
 
+    @property
+    def page_sizes_by_granule(self) -> tuple[tuple[int, ...], ...]:
+        """The page sizes of each granule, the default one first."""
+        return self.page_sizes, *self.granules
+
     def flags(self) -> dict[str, bool | str]:
         """The yes-or-no part, for `backend show`."""
         return {
             "nesting": self.nesting,
+            "context_tables_in_guest": self.context_tables_in_guest,
             "hitless_replace": self.hitless_replace,
             "execute_permission": self.execute_permission,
             "physical_addresses": self.physical_addresses,
@@ -41,6 +52,7 @@ class Capabilities(NamedTuple):
         return {
             "widths": list(self.widths),
             "page_sizes": list(self.page_sizes),
+            "granules": [list(sizes) for sizes in self.page_sizes_by_granule],
             "reserved": [[f"{first:#x}", f"{last:#x}"] for first, last in self.reserved],
             "pasid_bits": self.pasid_bits,
             "pgtable_formats": list(self.pgtable_formats),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guest memory: what lies behind the GPAs of a nest parent, and the pools in it that stage-1 tables are built in."""
+"""Guest memory: what lies behind the GPAs of a nest parent, and the stage-1 tables that are built in pools of it."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from iommuctl.errors import DamagedTable, OutsideMemory
 from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.formats.radix import Format
-from iommuctl.model import Mapping, PageTable
+from iommuctl.model import Domain, Mapping, PageTable
 from iommuctl.session import Operation
 from iommuctl.state.books import Books
 from iommuctl.state.extents import Extents
@@ -15,19 +15,28 @@ from iommuctl.state.overlay import Overlay
 
 
 class GuestMemory:
-    """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one page table's pool.
+    """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one pool, (GPA, size).
 
-    The pages of a `new_pool` are the guest's until the commit.
+    `holder` is whose tables they are for. The pages of a `new_pool` are the guest's until the commit.
     """
 
     def __init__(
-        self, books: Books, overlay: Overlay, table: PageTable, pool: Extents, *, new_pool: bool = False
+        self,
+        books: Books,
+        overlay: Overlay,
+        domain: Domain,
+        span: tuple[int, int],
+        pool: Extents,
+        *,
+        holder: str,
+        new_pool: bool = False,
     ) -> None:
         self._books = books
         self._overlay = overlay
-        self._table = table
-        self._domain = table.parent
+        self._domain = domain
+        self._first, self._size = span
         self._pool = pool
+        self._holder = holder
         self._new_pool = new_pool
         self._last: Mapping | None = None
 
@@ -49,15 +58,14 @@ class GuestMemory:
         """Give pages back. The guest can write its tables: only pages of the pool are taken. Raises DamagedTable."""
         if not self.owns(run):
             raise DamagedTable(
-                f"page table {self._table.name} has a table at GPA {run.address:#x}",
+                f"{self._holder} has a table at GPA {run.address:#x}",
                 because="that is outside its pool: the entry that points to it was not written by iommuctl",
             )
         self._pool.free(run)
 
     def owns(self, run: Run) -> bool:
         """Whether pages lie in the pool."""
-        first = self._table.pool
-        return first <= run.address and run.address + run.pages * PAGE <= first + self._table.pool_size
+        return self._first <= run.address and run.address + run.pages * PAGE <= self._first + self._size
 
     def _fresh(self, run: Run) -> Run:
         for pa, length, _ in () if self._new_pool else self._pieces(run.address, run.pages * PAGE):
@@ -97,7 +105,15 @@ class GuestTable:
         self.format: Format = operation.driver.stage1_format(table.format)
         name = f"pgtable-{table.id}"
         pool, new = transaction.pool(name), transaction.is_new_pool(name)
-        self._memory = GuestMemory(operation.books, transaction.overlay, table, pool, new_pool=new)
+        self._memory = GuestMemory(
+            operation.books,
+            transaction.overlay,
+            table.parent,
+            (table.pool, table.pool_size),
+            pool,
+            holder=f"page table {table.name}",
+            new_pool=new,
+        )
         self._root = table.root
 
     def new_root(self) -> int:
@@ -120,6 +136,11 @@ class GuestTable:
 
     def entries(self) -> Iterator[radix.Visit]:
         return radix.entries(self.format, self._memory, self._root)
+
+    def runs(self) -> list[Run]:
+        """The pages of the pool that its tables are in."""
+        runs = radix.table_runs(self.format, self._memory, self._root)
+        return [run for run in runs if self._memory.owns(run)]
 
     def check(self) -> list[str]:
         """Sentences about what is wrong with the table, and about tables of it that lie outside the pool."""

@@ -18,6 +18,7 @@ from iommuctl.errors import (
     Usage,
     ZeroSize,
 )
+from iommuctl.formats.memory import PAGE
 from iommuctl.model import (
     MAX_ADDRESS,
     Access,
@@ -31,12 +32,12 @@ from iommuctl.model import (
     Translation,
 )
 from iommuctl.nesting import nested_below
-from iommuctl.objects import install, take_off, unbind
 from iommuctl.pgtables import check_root, nest_parent, pgtable_format
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
-from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number
+from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number, check_range
 from iommuctl.session import Operation
 from iommuctl.simulation import Simulation
+from iommuctl.slots import install, take_off, unbind
 
 
 class Iommu(Simulation):
@@ -111,18 +112,29 @@ class Iommu(Simulation):
         pgtable: str | None = None,
         format: str | None = None,
         pasid: int | None = None,
+        cd_pool: tuple[int, int] | None = None,
         label: str | None = None,
     ) -> Binding:
         """Nest a stage-1 table on `domain`: the table at GPA `addr`, or one that we built.
 
         The RID's own slot must be attached to the domain (ParentNotAttached); a PASID's empty slot is attached in
-        the same step. Where all nested slots of a device share its parent, a PASID needs that of its RID, too. Raises
-        NotNestParent, SlotOccupied, CannotNest.
+        the same step. Where all nested slots of a device share its parent, a PASID needs that of its RID, too.
+        `cd_pool`, (GPA, size), is guest memory for the CD table where the backend keeps one there: the first table at
+        an `addr` needs it, and it is the RID's until the last of its tables goes. Raises NotNestParent, SlotOccupied,
+        CannotNest, Unsupported.
         """
         if (addr is None) == (pgtable is None):
             raise Usage("one page table is bound", hint="give its address with --addr, or its name with --pgtable")
         check_label(label)
+        if cd_pool is not None:
+            check_range("cd_pool", *cd_pool, PAGE)
         with self._change(f"bind-pgtable {domain} {_typed(rid, pasid)}") as operation:
+            if cd_pool is not None and not operation.capabilities.context_tables_in_guest:
+                raise Unsupported(
+                    "a pool for a CD table means nothing to this backend",
+                    because="it keeps no CD table in guest memory",
+                    hint="leave --cd-pool away",
+                )
             parent = nest_parent(operation, domain)
             slot = _slot(operation, operation.device(rid), pasid)
             old = _parent_slot(operation, parent, slot)
@@ -138,12 +150,13 @@ class Iommu(Simulation):
                 root, kind, name = table.root, table.format, table.name
             else:
                 assert addr is not None
-                check_root(parent, addr)
                 root, kind, name = addr, pgtable_format(operation, format), None
+                check_root(operation, parent, root, kind)
             attachment_label = old.label if old else None
-            new = Binding(slot, parent, root, kind, name, label, old is None, attachment_label)
-            install(operation, SlotChange(slot, old, new))
-            return new
+            new = Binding(slot, parent, root, kind, name, label, old is None, attachment_label, cd_pool)
+            made = install(operation, SlotChange(slot, old, new))
+            assert isinstance(made, Binding)
+            return made
 
     def unbind_pgtable(self, domain: str, rid: Rid | str, *, pasid: int | None = None) -> Occupant | None:
         """Take a page table off; returns what the slot holds now: the parent alone, or nothing where the bind had
@@ -239,7 +252,8 @@ class Iommu(Simulation):
 
     def check(self) -> list[str]:
         """Sentences about where tables and rows disagree; an empty list when all is well."""
-        from iommuctl.accounts import check_guest_tables, check_pages
+        from iommuctl.accounts import check_guest_pools, check_guest_tables, check_pages
+        from iommuctl.cd_pools import guest_memory
 
         with self._read() as operation:
             if not operation.transaction.meta("backend"):
@@ -247,11 +261,13 @@ class Iommu(Simulation):
             books, domains = operation.books, operation.books.domains()
             slots = {occupant.slot: occupant for occupant in books.slots()}
             mappings = {domain.id: books.mappings(domain) for domain in domains}
-            request = CheckRequest(operation.call("devices", rid=None), domains, mappings, slots)
+            guests = {pool.rid: guest_memory(operation, pool) for each in domains for pool in books.cd_pools(each)}
+            request = CheckRequest(operation.call("devices", rid=None), domains, mappings, slots, guests)
             audits = (
                 lambda: operation.call("check", request=request),
                 lambda: check_pages(operation),
                 lambda: check_guest_tables(operation),
+                lambda: check_guest_pools(operation),
             )
             problems: list[str] = []
             for audit in audits:

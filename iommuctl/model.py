@@ -127,7 +127,9 @@ class Binding(NamedTuple):
     """A page table in a slot, nested on its parent domain.
 
     `root` is the GPA of the table's root, `pgtable` the name when we built it. `implicit` says that the bind
-    made the attachment; otherwise `attachment_label` is what the attachment goes back to.
+    made the attachment; otherwise `attachment_label` is what the attachment goes back to. `cd_pool` is (GPA, size) of
+    the guest memory that the CD table of the RID lies in, where the architecture keeps that there; None where it is
+    the pool of this very page table.
     """
 
     slot: Slot
@@ -138,6 +140,7 @@ class Binding(NamedTuple):
     label: str | None = None
     implicit: bool = False
     attachment_label: str | None = None
+    cd_pool: tuple[int, int] | None = None
 
 
 Occupant: TypeAlias = Attachment | Binding

@@ -2,6 +2,7 @@
 """Devices, named memory, domains and their mappings: one method per command."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from iommuctl.errors import (
@@ -19,9 +20,8 @@ from iommuctl.errors import (
 )
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.labels import Labels
-from iommuctl.model import Attachment, Binding, Device, Domain, Mapping, Memory, Occupant, PageTable, Rid
-from iommuctl.nesting import check_nesting
-from iommuctl.requests import MapRequest, SlotChange, UnmapRequest
+from iommuctl.model import Binding, Device, Domain, Mapping, Memory, PageTable, Rid
+from iommuctl.requests import MapRequest, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
     check_label,
@@ -34,6 +34,8 @@ from iommuctl.rules import (
     check_width,
 )
 from iommuctl.session import Operation
+from iommuctl.slots import in_use, take_off, unbind, user_words
+from iommuctl.state.books import CdPool
 
 if TYPE_CHECKING:
     from iommuctl.formats.radix import Format
@@ -80,7 +82,8 @@ class Objects(Labels):
         check_size(size, PAGE)
         with self._change() as operation:
             # Aligned to the largest page that it can fill, so that a mapping of it uses such pages.
-            alignment = max(page for page in (PAGE, *operation.capabilities.page_sizes) if page <= size)
+            pages = chain((PAGE,), *operation.capabilities.page_sizes_by_granule)
+            alignment = max(page for page in pages if page <= size)
             pa = operation.transaction.pool("ram").allocate_top(size // PAGE, alignment)
             return operation.books.add_memory(name, pa, size)
 
@@ -94,8 +97,11 @@ class Objects(Labels):
                     f"memory {memory.name}", [f"{d.name} maps it at {m.iova:#x}+{m.size:#x}" for d, m in users]
                 )
             for domain, mapping in users:
-                for table in _pools_in(operation, domain, [mapping]):
+                for table in _pools_in(operation, domain, mapping):
                     forget_pgtable(operation, table)
+                for pool in _cd_pools_in(operation, domain, mapping):
+                    for binding in reversed(operation.books.bindings(pool.rid)):
+                        unbind(operation, binding)
                 _unmap(operation, domain, [mapping])
             operation.books.remove_memory(memory)
             operation.transaction.pool("ram").free(Run(memory.pa, memory.size // PAGE))
@@ -250,29 +256,6 @@ class Objects(Labels):
             return found
 
 
-def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, force: bool) -> None:
-    """Empty these slots, PASIDs before their RID; without `force` raise InUse that lists them."""
-    if slots and not force:
-        raise in_use(what, [user_words(occupant) for occupant in slots])
-    for occupant in reversed(slots):
-        install(operation, SlotChange(occupant.slot, occupant, None))
-
-
-def install(operation: Operation, change: SlotChange) -> None:
-    """Have the backend make the change, and the row say so. Raises what check_nesting raises."""
-    check_nesting(operation, change)
-    operation.call("install", change=change)
-    operation.books.put_slot(change.slot, change.new)
-
-
-def unbind(operation: Operation, binding: Binding) -> Attachment | None:
-    """Take a page table off; returns what the slot holds now."""
-    slot, domain = binding.slot, binding.domain
-    left = None if binding.implicit else Attachment(slot, domain, binding.attachment_label)
-    install(operation, SlotChange(slot, binding, left))
-    return left
-
-
 def forget_pgtable(operation: Operation, table: PageTable) -> None:
     """Unbind a page table, PASIDs before their RID, and remove it. Its pool belongs to the guest again."""
     for binding in reversed(pgtable_users(operation, table)):
@@ -282,30 +265,47 @@ def forget_pgtable(operation: Operation, table: PageTable) -> None:
 
 
 def pgtable_users(operation: Operation, table: PageTable) -> list[Binding]:
-    """The bindings that need a page table, or what lies in its pool."""
-    return [held for held in operation.books.slots(pgtable=table) if isinstance(held, Binding)]
+    """The bindings that need a page table, or a CD table that lies in its pool."""
+    books = operation.books
+    found = {held.slot: held for held in books.slots(pgtable=table) if isinstance(held, Binding)}
+    for pool in books.cd_pools(table.parent):
+        if pool.pgtable == table.id:
+            found |= {held.slot: held for held in books.bindings(pool.rid)}
+    return sorted(found.values(), key=lambda held: (held.slot.rid, held.slot.pasid or 0))
 
 
 def _unmap(operation: Operation, domain: Domain, mappings: Sequence[Mapping]) -> None:
-    for table in _pools_in(operation, domain, mappings):
-        raise InUse(
-            f"the pool of page table {table.name} would be unmapped from {domain.name}",
-            because=f"{table.name} lies at GPA {table.pool:#x}+{table.pool_size:#x}",
-            hint=f"`iommuctl pgtable destroy {table.name}` first",
-        )
+    for mapping in mappings:
+        for table in _pools_in(operation, domain, mapping):
+            raise InUse(
+                f"the pool of page table {table.name} would be unmapped from {domain.name}",
+                because=f"{table.name} lies at GPA {table.pool:#x}+{table.pool_size:#x}",
+                hint=f"`iommuctl pgtable destroy {table.name}` first",
+            )
+        for pool in _cd_pools_in(operation, domain, mapping):
+            raise InUse(
+                f"the pool of the CD table of {pool.rid} would be unmapped from {domain.name}",
+                because=f"it is GPA {pool.start:#x}+{pool.size:#x}",
+                hint=f"unbind the page tables of {pool.rid} first",
+            )
     users = operation.books.slots(domain=domain)
     for mapping in mappings:
         operation.books.remove_mappings(domain, mapping.iova, mapping.iova)
     operation.call("unmap", request=UnmapRequest(domain, mappings, users))
 
 
-def _pools_in(operation: Operation, domain: Domain, mappings: Sequence[Mapping]) -> list[PageTable]:
-    """The page tables whose pools lie in these mappings, wholly or in part."""
-    return [
-        table
-        for table in operation.books.pgtables(domain)
-        if any(m.iova < table.pool + table.pool_size and table.pool < m.iova + m.size for m in mappings)
-    ]
+def _pools_in(operation: Operation, domain: Domain, mapping: Mapping) -> list[PageTable]:
+    """The page tables whose pools lie in a mapping, wholly or in part."""
+    end = mapping.iova + mapping.size
+    tables = operation.books.pgtables(domain)
+    return [table for table in tables if mapping.iova < table.pool + table.pool_size and table.pool < end]
+
+
+def _cd_pools_in(operation: Operation, domain: Domain, mapping: Mapping) -> list[CdPool]:
+    """The same for pools that are for CD tables alone."""
+    end = mapping.iova + mapping.size
+    pools = [pool for pool in operation.books.cd_pools(domain) if pool.pgtable is None]
+    return [pool for pool in pools if mapping.iova < pool.start + pool.size and pool.start < end]
 
 
 def _check_physical(table: "Format", pa: int, size: int) -> None:
@@ -328,12 +328,3 @@ def _check_tables_stay_hidden(operation: Operation, pa: int, size: int) -> None:
             because=f"{low:#x}+{extent:#x} holds the IOMMU's tables, which no device may reach",
             hint="map other memory; `sim init --tables` moves the tables",
         )
-
-
-def user_words(occupant: Occupant) -> str:
-    return f"{occupant.slot} ({type(occupant).__name__.lower()})"
-
-
-def in_use(what: str, users: Sequence[str]) -> InUse:
-    shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
-    return InUse(f"{what} is in use", because=f"its users: {shown}", hint="take them off first, or use --force")

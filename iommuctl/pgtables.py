@@ -10,15 +10,16 @@ from iommuctl.errors import (
     NoSuchPgtable,
     NotNestParent,
     OutOfAperture,
-    OutsideMemory,
-    Overlap,
     Unsupported,
 )
+from iommuctl.formats.format import WORD
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Binding, Domain, PageTable, Placed, Rid
-from iommuctl.objects import Objects, forget_pgtable, in_use, pgtable_users, user_words
+from iommuctl.objects import Objects, forget_pgtable, pgtable_users
+from iommuctl.pools import check_pool
 from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
+from iommuctl.slots import in_use, user_words
 
 if TYPE_CHECKING:
     from iommuctl.formats.radix import Format, Leaf, Visit
@@ -33,8 +34,9 @@ class PageTables(Objects):
     ) -> PageTable:
         """Build an empty stage-1 table in guest memory: `pool_size` bytes at GPA `pool` of `parent`.
 
-        The pool must be mapped read-write there, for accessed and dirty bits. Raises NotNestParent, OutsideMemory,
-        Overlap with another table's pool, Unsupported for a format that the backend cannot bind.
+        The pool must be mapped read-write there, for accessed and dirty bits, and aligned to the format's granule.
+        Raises NotNestParent, OutsideMemory, Overlap with another pool, Unsupported for a format that the backend
+        cannot bind.
         """
         check_name(name)
         check_label(label)
@@ -42,24 +44,14 @@ class PageTables(Objects):
         with self._change(f"pgtable create {name}") as operation:
             books = operation.books
             domain = nest_parent(operation, parent)
-            check_aperture(pool, pool_size, domain.width, ())
-            if not books.maps_writable(domain, pool, pool_size):
-                raise OutsideMemory(
-                    f"GPA {pool:#x}+{pool_size:#x} cannot be a pool",
-                    because=f"{domain.name} does not map all of it read-write, as accessed and dirty bits need",
-                    hint=f"`iommuctl domain map {domain.name} --iova {pool:#x} --size {pool_size:#x} …` first",
-                )
-            for other in books.pgtables(domain):
-                if pool < other.pool + other.pool_size and other.pool < pool + pool_size:
-                    raise Overlap(
-                        f"the pool overlaps that of page table {other.name}",
-                        because=f"{other.name} has GPA {other.pool:#x}+{other.pool_size:#x}",
-                    )
+            kind = pgtable_format(operation, format)
+            check_range("pool", pool, pool_size, operation.driver.stage1_format(kind).page_sizes[0])
+            check_pool(operation, domain, pool, pool_size)
             table = books.add_pgtable(
                 name,
                 label,
                 parent=domain,
-                format_name=pgtable_format(operation, format),
+                format_name=kind,
                 pool=pool,
                 pool_size=pool_size,
             )
@@ -102,9 +94,11 @@ class PageTables(Objects):
         """Forget a page table; `force` unbinds it first. Its pool belongs to the guest again. Raises InUse."""
         with self._change(f"pgtable destroy {name}") as operation:
             table = operation.books.pgtable(name)
-            users = pgtable_users(operation, table)
-            if users and not force:
-                raise in_use(f"page table {table.name}", [user_words(each) for each in users])
+            if not force and (users := pgtable_users(operation, table)):
+                slots = [user_words(each) for each in users if each.pgtable == table.name]
+                elsewhere = dict.fromkeys(each.slot.rid for each in users if each.pgtable != table.name)
+                words = [*slots, *(f"the CD table of {rid} in its pool" for rid in elsewhere)]
+                raise in_use(f"page table {table.name}", words)
             forget_pgtable(operation, table)
             return table
 
@@ -202,11 +196,16 @@ def pgtable_format(operation: Operation, wanted: str | None) -> str:
     return wanted
 
 
-def check_root(domain: Domain, root: int) -> None:
-    """A root given by its GPA is a whole page inside the parent. What it holds is the guest's affair."""
+def check_root(operation: Operation, domain: Domain, root: int, kind: str) -> None:
+    """A root given by its GPA is aligned to its size, inside the parent. What it holds is the guest's affair."""
     check_numbers(addr=root)
-    if root % PAGE:
-        raise Misaligned(f"the page table's address {root:#x} is not a multiple of {PAGE:#x}")
+    fmt = operation.driver.stage1_format(kind)
+    size = WORD * fmt.entries(fmt.levels)
+    if root % size:
+        raise Misaligned(
+            f"the page table's address {root:#x} is not a multiple of {size:#x}",
+            because=f"that is the size of a {kind} root table",
+        )
     if root >> domain.width:
         raise OutOfAperture(
             f"the page table's address {root:#x} is outside {domain.name}",

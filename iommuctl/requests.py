@@ -4,7 +4,8 @@
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
-from iommuctl.model import Access, Binding, Device, Domain, Occupant, Slot
+from iommuctl.formats.memory import TableMemory
+from iommuctl.model import Access, Binding, Device, Domain, Occupant, Rid, Slot
 from iommuctl.model import Mapping as DomainMapping
 
 
@@ -50,11 +51,16 @@ class UnmapRequest(NamedTuple):
 
 
 class SlotChange(NamedTuple):
-    """Attach, replace, bind, unbind and detach in one: the slot goes from `old` to `new`; None is empty."""
+    """Attach, replace, bind, unbind and detach in one: the slot goes from `old` to `new`; None is empty.
+
+    `guest` is there where `context_tables_in_guest` is declared and `old` or `new` is a binding: the memory of its
+    parent, addressed by GPA. Its pages come from one pool, which stays the RID's until the last of its bindings goes.
+    """
 
     slot: Slot
     old: Occupant | None
     new: Occupant | None
+    guest: TableMemory | None = None
 
 
 class InvalidateRequest(NamedTuple):
@@ -105,9 +111,13 @@ class Settled(NamedTuple):
 
 
 class CheckRequest(NamedTuple):
-    """Everything that should be in the tables. `mappings` are ascending, by the ids of the domains."""
+    """Everything that should be in the tables. `mappings` are ascending, by the ids of the domains.
+
+    `guests` are the memories that SlotChange.guest was for the devices with bindings, to be read only.
+    """
 
     devices: Sequence[Device]
     domains: Sequence[Domain]
     mappings: Mapping[int, Sequence[DomainMapping]]
     slots: Mapping[Slot, Occupant]
+    guests: Mapping[Rid, TableMemory] = {}

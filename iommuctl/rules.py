@@ -105,14 +105,20 @@ def check_prot(prot: str, table: "Format") -> None:
 
 
 def check_page_sizes(wanted: Iterable[int] | None, capabilities: Capabilities) -> tuple[int, ...]:
-    """The page sizes of a new domain, ascending. Raises Unsupported."""
+    """The page sizes of a new domain, ascending, all of one granule. Raises Unsupported."""
+    granules = capabilities.page_sizes_by_granule
     sizes = tuple(sorted(set(capabilities.page_sizes if wanted is None else wanted)))
-    if not sizes or not set(sizes) <= set(capabilities.page_sizes):
+    if sizes and any(set(sizes) <= set(granule) for granule in granules):
+        return sizes
+    there = [", ".join(f"{size:#x}" for size in granule) for granule in granules]
+    shown = ", ".join(f"{size:#x}" for size in sizes) or "(none)"
+    if sizes and set(sizes) <= {size for granule in granules for size in granule}:
         raise Unsupported(
-            f"page sizes {', '.join(f'{size:#x}' for size in sizes) or '(none)'} are not all available",
-            because=f"the backend has {', '.join(f'{size:#x}' for size in capabilities.page_sizes)}",
+            f"page sizes {shown} cannot be in one domain",
+            because=f"its tables are of one granule, with pages of {' or of '.join(there)}",
+            hint="choose those of one granule",
         )
-    return sizes
+    raise Unsupported(f"page sizes {shown} are not all available", because=f"the backend has {', or '.join(there)}")
 
 
 def check_width(wanted: int | None, capabilities: Capabilities) -> int:

@@ -83,5 +83,16 @@ def _words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join("..".join(each) if isinstance(each, list) else str(each) for each in value) or "none"
+        return ", ".join(map(_item, value)) or "none"
     return str(value)
+
+
+def _item(value: object) -> str:
+    """A range of addresses, the page sizes of a granule, or a word."""
+    match value:
+        case [str(first), str(last)]:
+            return f"{first}..{last}"
+        case list():
+            return "/".join(map(str, value))
+        case _:
+            return str(value)

@@ -109,6 +109,7 @@ def slot(value: Attachment | Binding, *, of_device: bool = False) -> dict[str, A
     """What a slot holds, as a row of its domain or of its device."""
     where = {"domain": value.domain.name} if of_device else {"rid": str(value.slot.rid)}
     bound = isinstance(value, Binding)
+    cd_pool, cd_pool_size = (isinstance(value, Binding) and value.cd_pool) or (None, None)
     return {
         **where,
         "pasid": value.slot.pasid,
@@ -116,6 +117,8 @@ def slot(value: Attachment | Binding, *, of_device: bool = False) -> dict[str, A
         "pgtable": address(value.root) if isinstance(value, Binding) else None,
         "pgtable_name": value.pgtable if isinstance(value, Binding) else None,
         "format": value.format if isinstance(value, Binding) else None,
+        "cd_pool": address(cd_pool),
+        "cd_pool_size": cd_pool_size,
         "label": value.label,
         "implicit": value.implicit if isinstance(value, Binding) else False,
     }

@@ -9,7 +9,7 @@ from iommuctl import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import DomainName, Format, Label, ParentName, Pasid, RidText
 from iommuctl.cli.session import session_of
-from iommuctl.errors import Unsupported, Usage
+from iommuctl.errors import Usage
 from iommuctl.model import Rid, Slot
 
 EXAMPLES = """
@@ -92,14 +92,15 @@ def bind_pgtable(
     format_: Format = None,
     cd_pool: Annotated[
         str | None,
-        typer.Option("--cd-pool", metavar="A+S", help="Guest memory for a CD table (SMMUv3).", show_default=False),
+        typer.Option("--cd-pool", metavar="A+S", help="Guest memory for the CD table (SMMUv3).", show_default=False),
     ] = None,
     pasid: Pasid = None,
     label: Label = None,
 ) -> None:
     """Bind a page table to a slot, nested on its parent domain.
 
-    The RID's own slot must be attached to the domain; a PASID's slot is attached to it by the bind.
+    The RID's own slot must be attached to the domain; a PASID's slot is attached to it by the bind. Where PASIDs are
+    looked up in guest memory (SMMUv3's CD table), the first page table of a RID says which: its own pool, or --cd-pool.
     """
     session = session_of(ctx)
     if (addr is None) == (pgtable is None):
@@ -107,14 +108,10 @@ def bind_pgtable(
             "a page table is named by --addr or by --pgtable",
             because="one of them is needed" if addr is None else "both are given",
         )
-    if cd_pool is not None:
-        numbers.byte_range(cd_pool)
-        raise Unsupported(
-            f"--cd-pool means nothing to the backend {session.iommu.backend_name!r}",
-            because="it keeps no CD table in guest memory",
-            hint="leave --cd-pool away",
-        )
-    held = session.iommu.bind_pgtable(domain, rid, addr=addr, pgtable=pgtable, format=format_, pasid=pasid, label=label)
+    pool = None if cd_pool is None else numbers.byte_range(cd_pool)
+    held = session.iommu.bind_pgtable(
+        domain, rid, addr=addr, pgtable=pgtable, format=format_, pasid=pasid, cd_pool=pool, label=label
+    )
     name = f"{held.pgtable} at {held.root:#x}" if held.pgtable else f"{held.root:#x}"
     session.changed(
         f"{held.slot}: bound to page table {name}, nested on {held.domain.name}", {"domain": held.domain.name}, held

@@ -67,5 +67,5 @@ def _slot(occupant: Occupant) -> Iterator[tuple[Key, Entry]]:
 def _binding(binding: Binding) -> BindingEntry:
     domain = binding.domain.name
     if binding.pgtable is not None:
-        return BindingEntry(domain, binding.pgtable, label=binding.label)
-    return BindingEntry(domain, addr=binding.root, format=binding.format, label=binding.label)
+        return BindingEntry(domain, binding.pgtable, label=binding.label, cd_pool=binding.cd_pool)
+    return BindingEntry(domain, None, binding.root, binding.format, binding.label, binding.cd_pool)

@@ -4,6 +4,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from iommuctl.plan.cd_pools import Pools, settled, table_pools
 from iommuctl.plan.document import (
     KINDS,
     AttachmentEntry,
@@ -36,7 +37,7 @@ MAY_BE_LEFT_OUT: Mapping[type[Entry], frozenset[str]] = {
     PageTableEntry: frozenset({"label", "format"}),
     DeviceEntry: frozenset(DeviceEntry._fields),
     AttachmentEntry: frozenset({"label"}),
-    BindingEntry: frozenset({"label", "format"}),
+    BindingEntry: frozenset({"label", "format", "cd_pool"}),
 }
 """What of an object stays as it is where a document does not say it."""
 
@@ -73,7 +74,7 @@ def _target(current: Mapping[Key, Entry], wanted: Mapping[Key, Entry], *, prune:
             kept = old.mappings if isinstance(old, PageTableEntry) and not prune else ()
             filled = filled._replace(mappings=together(filled.mappings, kept))
         target[key] = filled
-    return target
+    return settled(current, wanted, target)
 
 
 def _filled(entry: Entry, old: Entry | None, *, prune: bool) -> Entry:
@@ -119,13 +120,14 @@ def _users(current: Mapping[Key, Entry]) -> dict[Key, list[Key]]:
     for key, entry in current.items():
         if isinstance(entry, MappingEntry):
             by_domain.setdefault(key.name[0], []).append((key, entry.size))
+    pools = table_pools(current)
     for key, entry in current.items():
-        for needed in _needs(key, entry, by_domain):
+        for needed in _needs(key, entry, by_domain, pools):
             users.setdefault(needed, []).append(key)
     return users
 
 
-def _needs(key: Key, entry: Entry, mappings: Mapping[str, Iterable[tuple[Key, int]]]) -> Iterable[Key]:
+def _needs(key: Key, entry: Entry, mappings: Mapping[str, Iterable[tuple[Key, int]]], pools: Pools) -> Iterable[Key]:
     match entry:
         case MappingEntry():
             yield Key("domain", key.name[0])
@@ -133,16 +135,25 @@ def _needs(key: Key, entry: Entry, mappings: Mapping[str, Iterable[tuple[Key, in
                 yield Key("memory", entry.memory)
         case PageTableEntry():
             yield Key("domain", entry.parent)
-            first, size = entry.pool
-            for mapping, length in mappings.get(entry.parent, ()):
-                iova = mapping.name[1]
-                if iova < first + size and first < iova + length:
-                    yield mapping
+            yield from _mappings_of(entry.pool, mappings.get(entry.parent, ()))
         case AttachmentEntry() | BindingEntry():
             yield Key("device", slot_of(key).rid)
             yield Key("domain", entry.domain)
             if isinstance(entry, BindingEntry) and entry.pgtable is not None:
                 yield Key("pgtable", entry.pgtable)
+            if isinstance(entry, BindingEntry) and entry.cd_pool:
+                yield from _mappings_of(entry.cd_pool, mappings.get(entry.domain, ()))
+                if table := pools.get((entry.domain, entry.cd_pool)):
+                    yield table
+
+
+def _mappings_of(pool: tuple[int, int], mappings: Iterable[tuple[Key, int]]) -> Iterable[Key]:
+    """Those that a pool lies in, wholly or in part."""
+    first, size = pool
+    for mapping, length in mappings:
+        iova = mapping.name[1]
+        if iova < first + size and first < iova + length:
+            yield mapping
 
 
 def _moves_away(user: Key, needed: Key, current: Mapping[Key, Entry], target: Mapping[Key, Entry]) -> bool:

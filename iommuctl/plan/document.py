@@ -96,6 +96,7 @@ class BindingEntry(NamedTuple):
     addr: int | None = None
     format: str | None = None
     label: str | None = None
+    cd_pool: tuple[int, int] | None = None
 
 
 Entry: TypeAlias = (

@@ -205,6 +205,7 @@ DEVICE = Table(
                 Field("addr", ADDRESS, "GPA of a page table that its owner builds"),
                 Field("format", WORD, "page-table format of the one at `addr`; the backend's first unless given"),
                 _LABEL,
+                Field("cd_pool", RANGE, "guest memory for the CD table of the device, where it lies there"),
             ),
             one_of=("pgtable", "addr"),
         ),

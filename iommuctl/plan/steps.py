@@ -138,6 +138,7 @@ def _make(iommu: "Iommu", key: Key, entry: Entry) -> None:
                 addr=entry.addr,
                 pgtable=entry.pgtable,
                 format=entry.format,
+                cd_pool=entry.cd_pool,
                 label=entry.label,
             )
 

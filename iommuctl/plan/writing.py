@@ -66,7 +66,8 @@ def values(key: Key, entry: Entry) -> dict[str, Any]:
         case AttachmentEntry():
             table = {"pasid": slot_of(key).pasid, **table}
         case BindingEntry():
-            table = {"pasid": slot_of(key).pasid, **table, "addr": _address(entry.addr)}
+            ranges = {"addr": _address(entry.addr), "cd_pool": _range(entry.cd_pool)}
+            table = {"pasid": slot_of(key).pasid, **table, **ranges}
     return _given(table)
 
 

@@ -7,22 +7,45 @@ The kernel has no call that lists this, so these rows are the truth about it. A 
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from iommuctl.errors import IommuError, NameTaken, NoSuchDomain, NoSuchMemory, NoSuchPgtable
 from iommuctl.model import Attachment, Binding, Domain, Mapping, Memory, Occupant, PageTable, Rid, Slot
 
 _SLOT = """
     SELECT s.rid, s.pasid, s.label, s.root, s.format, p.name, s.implicit, s.attachment_label,
+           iif(c.pgtable = s.pgtable, NULL, c.start), c.size,
            d.id, d.name, d.label, d.nest_parent, d.width, d.page_sizes
-    FROM slot s JOIN domain d ON d.id = s.domain LEFT JOIN pgtable p ON p.id = s.pgtable"""
+    FROM slot s JOIN domain d ON d.id = s.domain LEFT JOIN pgtable p ON p.id = s.pgtable
+    LEFT JOIN cd_pool c ON c.rid = s.rid"""
 _PGTABLE = """
     SELECT p.id, p.name, p.label, p.format, p.pool, p.pool_size, p.root,
            d.id, d.name, d.label, d.nest_parent, d.width, d.page_sizes
     FROM pgtable p JOIN domain d ON d.id = p.parent"""
+_CD_POOL = """
+    SELECT c.rid, c.pgtable, c.start, c.size, d.id, d.name, d.label, d.nest_parent, d.width, d.page_sizes
+    FROM cd_pool c JOIN domain d ON d.id = c.domain"""
 _MAPPING = """
     SELECT m.iova, m.size, m.pa, n.name, m.offset, m.prot
     FROM mapping m LEFT JOIN memory n ON n.id = m.memory WHERE m.domain = ?"""
+
+
+class CdPool(NamedTuple):
+    """The guest memory that a RID's CD table lies in; `start` is a GPA of `domain`, its parent.
+
+    `pgtable` is the id of the page table whose pool it is; None for one that is for the CD table alone.
+    """
+
+    rid: Rid
+    domain: Domain
+    pgtable: int | None
+    start: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """What the pool is called among all pools."""
+        return f"cd-{self.rid}" if self.pgtable is None else f"pgtable-{self.pgtable}"
 
 
 class Books:
@@ -206,6 +229,32 @@ class Books:
             values += (None, None, None, False, None)
         self._execute("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", key + values)
 
+    def bindings(self, rid: Rid) -> list[Binding]:
+        """The page tables of a device, its own before those of its PASIDs."""
+        query = f"{_SLOT} WHERE s.rid = ? AND s.root IS NOT NULL ORDER BY s.pasid"
+        found = (_occupant(row) for row in self._execute(query, (_rid_key(rid),)))
+        return [held for held in found if isinstance(held, Binding)]
+
+    # Guest memory for CD tables
+
+    def cd_pool(self, rid: Rid) -> CdPool | None:
+        """The pool of a device that has one."""
+        row = self._execute(f"{_CD_POOL} WHERE c.rid = ?", (_rid_key(rid),)).fetchone()
+        return _cd_pool(row) if row else None
+
+    def cd_pools(self, parent: Domain) -> list[CdPool]:
+        """The pools in the memory of a parent, ordered by RID."""
+        rows = self._execute(f"{_CD_POOL} WHERE c.domain = ? ORDER BY c.rid", (parent.id,))
+        return [_cd_pool(row) for row in rows]
+
+    def add_cd_pool(self, rid: Rid, parent: Domain, pgtable: int | None, start: int, size: int) -> CdPool:
+        key = _rid_key(rid)
+        self._execute("INSERT INTO cd_pool VALUES (?, ?, ?, ?, ?)", (key, parent.id, pgtable, start, size))
+        return CdPool(rid, parent, pgtable, start, size)
+
+    def remove_cd_pool(self, pool: CdPool) -> None:
+        self._execute("DELETE FROM cd_pool WHERE rid = ?", (_rid_key(pool.rid),))
+
     # Names
 
     def _select(self, table: str, selector: str, missing: type[IommuError]) -> tuple[Any, ...]:
@@ -255,9 +304,15 @@ def _pgtable(row: Sequence[Any]) -> PageTable:
     return PageTable(key, name, label, _domain(row[7:]), format_name, pool, pool_size, root)
 
 
+def _cd_pool(row: Sequence[Any]) -> CdPool:
+    rid, pgtable, start, size = row[:4]
+    return CdPool(_rid(rid), _domain(row[4:]), pgtable, start, size)
+
+
 def _occupant(row: Sequence[Any]) -> Occupant:
-    rid, pasid, label, root, format_name, pgtable, implicit, attachment_label = row[:8]
-    slot, domain = Slot(_rid(rid), None if pasid < 0 else pasid), _domain(row[8:])
+    rid, pasid, label, root, format_name, pgtable, implicit, attachment_label, start, size = row[:10]
+    slot, domain = Slot(_rid(rid), None if pasid < 0 else pasid), _domain(row[10:])
     if root is None:
         return Attachment(slot, domain, label)
-    return Binding(slot, domain, int(root, 16), format_name, pgtable, label, bool(implicit), attachment_label)
+    pool = None if start is None else (start, size)
+    return Binding(slot, domain, int(root, 16), format_name, pgtable, label, bool(implicit), attachment_label, pool)

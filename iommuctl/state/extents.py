@@ -130,8 +130,10 @@ class Extents:
         purpose, hint = {
             "tables": ("tables", "destroy what is not needed; `sim init --tables` makes more room"),
             "ram": ("named memory", "destroy what is not needed; `sim init --ram` makes a larger machine"),
+            "cd": ("the CD table, in its pool", "unbind what is not needed, or all, and name a larger --cd-pool"),
         }.get(
-            self._pool, ("the page table, in its pool", "unmap what is not needed, or make a table with a larger pool")
+            self._pool.split("-")[0],
+            ("tables, in the page table's pool", "unmap what is not needed, or make a table with a larger pool"),
         )
         return NoRoom(
             f"no room for {pages * PAGE:#x} bytes of {purpose}",

@@ -4,47 +4,52 @@
 import sqlite3
 
 APPLICATION_ID = 0x696F6D6D  # "iomm"
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
-CREATE TABLE domain (
+CREATE TABLE IF NOT EXISTS domain (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, label TEXT,
     nest_parent INTEGER NOT NULL, width INTEGER NOT NULL, page_sizes TEXT NOT NULL);
 
-CREATE TABLE mapping (
+CREATE TABLE IF NOT EXISTS mapping (
     domain INTEGER NOT NULL REFERENCES domain, iova INTEGER NOT NULL, size INTEGER NOT NULL,
     pa INTEGER NOT NULL, memory INTEGER REFERENCES memory, offset INTEGER NOT NULL, prot TEXT NOT NULL,
     PRIMARY KEY (domain, iova)) WITHOUT ROWID;
-CREATE INDEX mapping_by_memory ON mapping (memory);
+CREATE INDEX IF NOT EXISTS mapping_by_memory ON mapping (memory);
 
-CREATE TABLE memory (
+CREATE TABLE IF NOT EXISTS memory (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, pa INTEGER NOT NULL, size INTEGER NOT NULL);
 
-CREATE TABLE pgtable (
+CREATE TABLE IF NOT EXISTS pgtable (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, label TEXT,
     parent INTEGER NOT NULL REFERENCES domain, format TEXT NOT NULL,
     pool INTEGER NOT NULL, pool_size INTEGER NOT NULL, root INTEGER NOT NULL);
-CREATE INDEX pgtable_by_parent ON pgtable (parent);
+CREATE INDEX IF NOT EXISTS pgtable_by_parent ON pgtable (parent);
 
 -- One row per slot that holds something. pasid is -1 in the slot of the RID itself; a binding has a root.
-CREATE TABLE slot (
+CREATE TABLE IF NOT EXISTS slot (
     rid INTEGER NOT NULL, pasid INTEGER NOT NULL, domain INTEGER NOT NULL REFERENCES domain, label TEXT,
     root TEXT, format TEXT, pgtable INTEGER REFERENCES pgtable, implicit INTEGER NOT NULL DEFAULT 0,
     attachment_label TEXT, PRIMARY KEY (rid, pasid)) WITHOUT ROWID;
-CREATE INDEX slot_by_domain ON slot (domain);
-CREATE INDEX slot_by_pgtable ON slot (pgtable);
+CREATE INDEX IF NOT EXISTS slot_by_domain ON slot (domain);
+CREATE INDEX IF NOT EXISTS slot_by_pgtable ON slot (pgtable);
 
--- Free pages: of table memory, of RAM, of each page table's pool.
-CREATE TABLE extent (
+-- Guest memory that the CD table of a RID lies in, where it is in guest memory: a page table's pool, or one of its own.
+CREATE TABLE IF NOT EXISTS cd_pool (
+    rid INTEGER PRIMARY KEY, domain INTEGER NOT NULL REFERENCES domain, pgtable INTEGER REFERENCES pgtable,
+    start INTEGER NOT NULL, size INTEGER NOT NULL);
+
+-- Free pages: of table memory, of RAM, of each pool in guest memory.
+CREATE TABLE IF NOT EXISTS extent (
     pool TEXT NOT NULL, address INTEGER NOT NULL, pages INTEGER NOT NULL, PRIMARY KEY (pool, address)) WITHOUT ROWID;
-CREATE INDEX extent_by_size ON extent (pool, pages, address);
+CREATE INDEX IF NOT EXISTS extent_by_size ON extent (pool, pages, address);
 
 -- Writes to memory that the last committed transaction may not have finished.
-CREATE TABLE redo (seq INTEGER PRIMARY KEY, address INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS redo (seq INTEGER PRIMARY KEY, address INTEGER NOT NULL, data BLOB NOT NULL);
 
-CREATE TABLE backend_row (
+CREATE TABLE IF NOT EXISTS backend_row (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 """
 
@@ -58,7 +63,7 @@ def marks(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def recognise(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the database holds our tables; False for a new, empty one.
+    """Whether the database holds all our tables; False for a new, empty one, and for one of an earlier version.
 
     Raises StateDamaged for a file of somebody else's, StateNewer for one of a later version.
     """
@@ -80,11 +85,11 @@ def recognise(connection: sqlite3.Connection, path: str) -> bool:
             because=f"its format is version {version}; this program knows versions up to {VERSION}",
             hint="upgrade iommuctl, or name another folder with --state",
         )
-    return True
+    return version == VERSION
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make all tables, within the transaction that is open."""
+    """Make the tables that are not there yet: all, or those that are new since version 1. A transaction is open."""
     for statement in SCHEMA.split(";\n"):
         if statement.strip():
             connection.execute(statement)

@@ -106,10 +106,10 @@ class Store:
                         self._mark_used()
 
     def _has_tables(self, connection: sqlite3.Connection) -> bool:
-        """Whether a command has come as far as making the tables; once there they stay. Raises StateDamaged."""
+        """Whether a command has come as far as making all tables; once there they stay. Raises StateDamaged."""
         if not self._ready:
             self._ready = schema.recognise(connection, str(self.folder / "state.db"))
-        if not self._ready and self._was_used():
+        if not self._ready and schema.marks(connection) == (0, 0) and self._was_used():
             raise StateDamaged(
                 f"{self.folder / 'state.db'} is empty or was missing",
                 because="the folder was in use, and the rest of it is still there",

@@ -26,11 +26,12 @@ than its author thinks is found by `declares`, which must equal what it says.
 
 import pytest
 
-_SUITES = """base declaration domains hitless invalidation machine nesting one_parent probes refusals
-refusals_nested slots topology undo"""
+_SUITES = """base context_tables declaration domains hitless invalidation machine nesting
+one_parent probes refusals refusals_nested slots topology undo"""
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _SUITES.split()))
 
 from iommuctl.testing.base import BackendSuite  # noqa: E402
+from iommuctl.testing.context_tables import ContextTableSuite  # noqa: E402
 from iommuctl.testing.declaration import DeclarationSuite  # noqa: E402
 from iommuctl.testing.domains import DomainSuite  # noqa: E402
 from iommuctl.testing.hitless import HitlessSuite  # noqa: E402
@@ -47,6 +48,7 @@ from iommuctl.testing.undo import UndoSuite  # noqa: E402
 
 __all__ = [
     "BackendSuite",
+    "ContextTableSuite",
     "DeclarationSuite",
     "DomainSuite",
     "HitlessSuite",

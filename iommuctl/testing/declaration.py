@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from iommuctl.iommu import Iommu
-from iommuctl.model import Memory
+from iommuctl.model import Domain, Memory
 from iommuctl.plugins import architecture
 from iommuctl.testing.base import BackendSuite
 from iommuctl.testing.probes import IOVA, lands, put, refused
@@ -30,9 +30,13 @@ class DeclarationSuite(BackendSuite):
         assert declared.widths
         assert list(declared.widths) == sorted(set(declared.widths))
         assert declared.widths[-1] < 64
-        assert declared.page_sizes
-        assert list(declared.page_sizes) == sorted(set(declared.page_sizes))
-        assert all(size >= 4096 and size.bit_count() == 1 for size in declared.page_sizes)
+        for sizes in declared.page_sizes_by_granule:
+            assert sizes
+            assert list(sizes) == sorted(set(sizes))
+            assert all(size >= 4096 and size.bit_count() == 1 for size in sizes)
+        granules = [sizes[0] for sizes in declared.page_sizes_by_granule]
+        assert len(set(granules)) == len(granules)
+        assert not declared.context_tables_in_guest or declared.nesting == "device"
         assert all(0 <= first <= last for first, last in declared.reserved)
         assert 0 <= declared.pasid_bits <= 20
         assert bool(declared.pgtable_formats) == (declared.nesting != "none")
@@ -57,23 +61,37 @@ class DeclarationSuite(BackendSuite):
                 iommu.domain_create("d", width=width)
 
     def test_every_page_size_works_alone(self, iommu: Iommu, rid1: str) -> None:
-        largest = self.declared().page_sizes[-1]
-        for size in self.declared().page_sizes:
-            domain = iommu.domain_create(f"d{size}", page_sizes=[size])
-            assert domain.page_sizes == (size,)
-            memory = iommu.memory_create(f"m{size}", 2 * size)
-            iommu.map(domain.name, iova=largest, size=size, memory=memory.name, offset=-memory.pa % size)
-            iommu.attach(domain.name, rid1)
-            told = iommu.translate(rid1, largest + size - 1)
-            assert (told.page_size, told.fault) == (size, None)
-            iommu.detach(domain.name, rid1)
-            with refused(iommu, "misaligned"):
-                iommu.map(domain.name, iova=3 * largest, size=size // 2, memory=memory.name)
-            iommu.domain_destroy(domain.name)
-            iommu.memory_destroy(memory.name)
+        for sizes in self.declared().page_sizes_by_granule:
+            for size in sizes:
+                domain = iommu.domain_create(f"d{size}", page_sizes=[size])
+                assert domain.page_sizes == (size,)
+                self._works(iommu, domain, rid1, size, sizes[-1])
+                with refused(iommu, "misaligned"):
+                    iommu.map(domain.name, iova=3 * sizes[-1], size=size // 2, memory="m")
+                iommu.domain_destroy(domain.name)
+                iommu.memory_destroy("m")
+
+    def test_all_page_sizes_of_a_granule_work_together(self, iommu: Iommu, rid1: str) -> None:
+        for sizes in self.declared().page_sizes_by_granule:
+            domain = iommu.domain_create(f"d{sizes[0]}", page_sizes=sizes)
+            assert domain.page_sizes == sizes
+            for size in sizes:
+                self._works(iommu, domain, rid1, size, sizes[-1])
+                iommu.unmap(domain.name, iova=sizes[-1], size=size)
+                iommu.memory_destroy("m")
+
+    def _works(self, iommu: Iommu, domain: Domain, rid: str, size: int, iova: int) -> None:
+        """A page of that size is one page for the unit. Its memory is `m`."""
+        memory = iommu.memory_create("m", 2 * size)
+        iommu.map(domain.name, iova=iova, size=size, memory="m", offset=-memory.pa % size)
+        iommu.attach(domain.name, rid)
+        told = iommu.translate(rid, iova + size - 1)
+        assert (told.page_size, told.fault) == (size, None)
+        iommu.detach(domain.name, rid)
 
     def test_other_page_sizes_are_refused(self, iommu: Iommu) -> None:
-        sizes = {1 << shift for shift in range(31)} - set(self.declared().page_sizes)
+        granules = self.declared().page_sizes_by_granule
+        sizes = {1 << shift for shift in range(31)} - {size for granule in granules for size in granule}
         for size in sizes:
             with refused(iommu, "unsupported"):
                 iommu.domain_create("d", page_sizes=[size])
@@ -81,6 +99,10 @@ class DeclarationSuite(BackendSuite):
             iommu.domain_create("d", page_sizes=[self.declared().page_sizes[0], max(sizes)])
         with refused(iommu, "unsupported"):
             iommu.domain_create("d", page_sizes=[])
+        for granule in granules[1:]:
+            with refused(iommu, "unsupported") as caught:
+                iommu.domain_create("d", page_sizes=[granules[0][0], granule[0]])
+            assert "granule" in caught.value.because
 
     def test_reserved_ranges_are_kept_free(self, iommu: Iommu, ram: Memory, page: int) -> None:
         domain = iommu.domain_create("d")

@@ -2,6 +2,7 @@
 """Every suite, for the backend that `--iommuctl-backend` names."""
 
 from iommuctl.testing import (
+    ContextTableSuite,
     DeclarationSuite,
     DomainSuite,
     HitlessSuite,
@@ -15,6 +16,9 @@ from iommuctl.testing import (
     TopologySuite,
     UndoSuite,
 )
+
+
+class TestContextTables(ContextTableSuite): ...
 
 
 class TestDeclaration(DeclarationSuite): ...

@@ -77,6 +77,9 @@ class Model:
         self.slots: dict[Place, Held] = {}
         self.domains: dict[str, DomainModel] = {}
         self.tables: dict[str, TableModel] = {}
+        self.in_guest = declared.context_tables_in_guest
+        self.pools: dict[str, str] = {}
+        """By RID, the page table in whose pool the table lies that leads to its page tables."""
 
     def close(self) -> None:
         self._files.close()
@@ -122,6 +125,7 @@ class Model:
             del self.domains[name]
             for slot in users:
                 del self.slots[slot]
+            self._forget_pools()
             for table in tables:
                 del self.tables[table]
 
@@ -178,6 +182,7 @@ class Model:
         if done:
             for gone in (slot, *self._nested_below(slot)):
                 del self.slots[gone]
+            self._forget_pools()
 
     def bind(self, table: str, slot: Place) -> None:
         model, held = self.tables.get(table), self.slots.get(slot)
@@ -193,6 +198,8 @@ class Model:
             self.iommu.bind_pgtable(parent, slot[0], pgtable=table, pasid=slot[1])
         if done:
             self.slots[slot] = Held(parent, table, implicit=held is None)
+            if self.in_guest:
+                self.pools.setdefault(slot[0], table)
 
     def unbind(self, name: str, slot: Place) -> None:
         held = self.slots.get(slot)
@@ -205,10 +212,15 @@ class Model:
         if done and held:
             self._unbind(slot)
 
+    def _forget_pools(self) -> None:
+        bound = {place[0] for place, held in self.slots.items() if held.table}
+        self.pools = {rid: table for rid, table in self.pools.items() if rid in bound}
+
     def _unbind(self, slot: Place) -> None:
         held = self.slots.pop(slot)
         if not held.implicit:
             self.slots[slot] = Held(held.domain)
+        self._forget_pools()
 
     # Where all nested slots of a device share its stage 2
 
@@ -256,7 +268,12 @@ class Model:
         return self.tables[table].parent if table in self.tables else None
 
     def destroy_table(self, table: str, *, force: bool) -> None:
-        users = [slot for slot, held in self.slots.items() if held.table == table]
+        in_its_pool = [rid for rid, owner in self.pools.items() if owner == table]
+        users = [
+            place
+            for place, held in self.slots.items()
+            if held.table == table or (held.table and place[0] in in_its_pool)
+        ]
         missing, busy = table not in self.tables, bool(users) and not force
         with self.expect((missing, "no-such-pgtable"), (busy, "in-use")) as done:
             self.iommu.pgtable_destroy(table, force=force)

@@ -10,7 +10,7 @@ from iommuctl.iommu import Iommu
 from iommuctl.model import Attachment, Binding, PageTable, Rid, Slot
 from iommuctl.testing.base import BackendSuite
 from iommuctl.testing.probes import IOVA, lands, put, refused, snapshot
-from iommuctl.testing.selection import needs
+from iommuctl.testing.selection import lacks, needs
 
 GUEST = 0x80_0000
 """Bytes of guest memory of each parent of the tests: half of the memory of the tests."""
@@ -109,10 +109,19 @@ class NestingSuite(NestingBase):
     def test_a_table_that_somebody_else_built(self, iommu: Iommu, rid1: str, vm1: str) -> None:
         table = self.build(iommu, "t", vm1, 0x20_0000)
         iommu.attach(vm1, rid1)
-        made = iommu.bind_pgtable(vm1, rid1, addr=table.root, format=table.format)
+        cd_pool = (0x40_0000, 0x4_0000) if self.declared().context_tables_in_guest else None
+        made = iommu.bind_pgtable(vm1, rid1, addr=table.root, format=table.format, cd_pool=cd_pool)
         assert (made.pgtable, made.root, made.format) == (None, table.root, table.format)
         assert lands(iommu, rid1, IOVA) == 0x20_0000
         iommu.unbind_pgtable(vm1, rid1)
+
+    @lacks("context_tables_in_guest")
+    def test_a_pool_for_a_table_that_is_not_in_guest_memory_is_refused(self, iommu: Iommu, rid1: str, vm1: str) -> None:
+        table = self.build(iommu, "t", vm1)
+        iommu.attach(vm1, rid1)
+        for which in ({"pgtable": "t"}, {"addr": table.root}):
+            with refused(iommu, "unsupported"):
+                iommu.bind_pgtable(vm1, rid1, cd_pool=(0x40_0000, 0x4_0000), **which)
 
     def test_one_table_in_two_slots(self, iommu: Iommu, rid1: str, rid2: str, vm1: str) -> None:
         self.build(iommu, "t", vm1, 0x20_0000)

@@ -54,6 +54,8 @@ def test_topology_as_json(reference: Run) -> None:
         "pgtable": "0x800000",
         "pgtable_name": "a1",
         "format": "vtd.first-stage-4",
+        "cd_pool": None,
+        "cd_pool_size": None,
         "label": "sva-a",
         "implicit": True,
     }

@@ -9,6 +9,7 @@ from iommuctl import plugins
 from iommuctl.capabilities import Capabilities
 from iommuctl.testing import (
     BackendSuite,
+    ContextTableSuite,
     DeclarationSuite,
     DomainSuite,
     HitlessSuite,
@@ -194,8 +195,16 @@ class Limited(BackendSuite):
         monkeypatch.setitem(plugins.BACKENDS, "limited", "tests.conformance.limited")
 
     declares: ClassVar = Default.declares._replace(
-        nesting="device", hitless_replace=False, physical_addresses=False, simulates=False, pasid_bits=16
+        nesting="device",
+        context_tables_in_guest=True,
+        hitless_replace=False,
+        physical_addresses=False,
+        simulates=False,
+        pasid_bits=16,
     )
+
+
+class TestLimitedContextTables(Limited, ContextTableSuite): ...
 
 
 class TestLimitedDeclaration(Limited, DeclarationSuite): ...

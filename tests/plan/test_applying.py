@@ -92,7 +92,7 @@ def test_with_prune_one_state_becomes_the_other(
             # A page table that changes in place gets back only later what its pool loses now.
             told = error.what
             assert snapshot(one) == there
-            assume("in its pool" not in told)
+            assume("page table's pool" not in told)
             raise
         assert applied == found
         assert describe(one).objects == wanted.objects

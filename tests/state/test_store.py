@@ -16,6 +16,7 @@ from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, S
 from iommuctl.formats.memory import PAGE
 from iommuctl.iommu import Iommu
 from iommuctl.requests import MemoryPlan
+from iommuctl.state import schema
 from iommuctl.state.folder import default_folder
 from iommuctl.state.store import Store
 from iommuctl.state.transaction import around
@@ -271,9 +272,27 @@ def test_a_database_of_another_program(folder: Path, journal: str) -> None:
 def test_a_database_of_a_newer_version(ready: Store, folder: Path) -> None:
     ready.close()
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    error = refuse_both(folder, StateNewer, "version 2")
+        connection.execute("PRAGMA user_version = 3")
+    error = refuse_both(folder, StateNewer, "version 3")
     assert "upgrade" in error.hint
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_database_of_version_1_gets_what_is_new(ready: Store, folder: Path, change: bool) -> None:
+    """Version 2 added one table."""
+    ready.close()
+    with contextlib.closing(sqlite3.connect(folder / "state.db")) as connection:
+        before = list(connection.execute("SELECT name FROM sqlite_schema ORDER BY name"))
+        connection.execute("DROP TABLE cd_pool")
+        connection.execute("PRAGMA user_version = 1")
+    with contextlib.closing(Store(folder)) as store:
+        kept = value(store)
+        with store.change() if change else store.read() as transaction:
+            assert transaction.connection.execute("SELECT count(*) FROM cd_pool").fetchone() == (0,)
+        assert value(store) == kept is not None
+    with contextlib.closing(sqlite3.connect(folder / "state.db")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+        assert list(connection.execute("SELECT name FROM sqlite_schema ORDER BY name")) == before
 
 
 def test_an_empty_database_is_a_new_one(folder: Path) -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every change of a slot passes: its rules, the backend, the row."""
+
+from collections.abc import Sequence
+
+from iommuctl.errors import InUse
+from iommuctl.model import Attachment, Binding, Occupant
+from iommuctl.nesting import check_nesting
+from iommuctl.requests import SlotChange
+from iommuctl.session import Operation
+
+
+def install(operation: Operation, change: SlotChange) -> Occupant | None:
+    """Have the backend make the change, and the row say so; returns what the slot holds now.
+
+    Raises what check_nesting raises, and where the CD table of a RID is in guest memory, what with_guest raises.
+    """
+    check_nesting(operation, change)
+    in_guest = operation.capabilities.context_tables_in_guest
+    if in_guest:
+        from iommuctl.cd_pools import with_guest
+
+        change = with_guest(operation, change)
+    operation.call("install", change=change)
+    operation.books.put_slot(change.slot, change.new)
+    if in_guest and isinstance(change.old, Binding):
+        from iommuctl.cd_pools import release_unused
+
+        release_unused(operation, change.slot.rid)
+    return change.new
+
+
+def unbind(operation: Operation, binding: Binding) -> Attachment | None:
+    """Take a page table off; returns what the slot holds now."""
+    slot, domain = binding.slot, binding.domain
+    left = None if binding.implicit else Attachment(slot, domain, binding.attachment_label)
+    install(operation, SlotChange(slot, binding, left))
+    return left
+
+
+def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, force: bool) -> None:
+    """Empty these slots, PASIDs before their RID; without `force` raise InUse that lists them."""
+    if slots and not force:
+        raise in_use(what, [user_words(occupant) for occupant in slots])
+    for occupant in reversed(slots):
+        install(operation, SlotChange(occupant.slot, occupant, None))
+
+
+def user_words(occupant: Occupant) -> str:
+    """A slot as the user of something."""
+    return f"{occupant.slot} ({type(occupant).__name__.lower()})"
+
+
+def in_use(what: str, users: Sequence[str]) -> InUse:
+    """The refusal to take away what has users."""
+    shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
+    return InUse(f"{what} is in use", because=f"its users: {shown}", hint="take them off first, or use --force")
