@@ -26,7 +26,7 @@ def find_cd(  # noqa: PLR0917
     if config and (found := config.find(CDS, stream, substream)):
         cd = visits.from_cache(Cd, found, "cd", stream, substream)
     else:
-        address = _cd_address(visits, stream, substream, ste, stage2)
+        address = _cd_address(visits, stream, substream, ste, stage2, features)
         place, cd = _fetched(visits, Cd, address, stage2)
         if config:
             config.fill(CDS, Cached(place, cd, substream, substream, stage2 is not None), stream, substream)
@@ -35,7 +35,9 @@ def find_cd(  # noqa: PLR0917
     return cd
 
 
-def _cd_address(visits: Visits, stream: int, substream: int, ste: int, stage2: Stage2 | None) -> int:
+def _cd_address(  # noqa: PLR0917
+    visits: Visits, stream: int, substream: int, ste: int, stage2: Stage2 | None, features: Features
+) -> int:
     form, most = Ste.S1Fmt.get(ste), Ste.S1CDMax.get(ste)
     base = Ste.S1ContextPtr.get(ste) & -cd_table_size(form, most)
     bits = _LEAF_BITS.get(form)
@@ -53,7 +55,11 @@ def _cd_address(visits: Visits, stream: int, substream: int, ste: int, stage2: S
             config.fill(L1CDS, Cached(place, descriptor, first, last, stage2 is not None), stream, first)
     if not L1Cd.V.get(descriptor):
         raise Refused(C_BAD_SUBSTREAMID, "its level 1 descriptor has V = 0", {"SubstreamID": substream})
-    return (L1Cd.L2Ptr.get(descriptor) & -(_CD_SIZE << bits)) + _CD_SIZE * index
+    table = L1Cd.L2Ptr.get(descriptor) & -(_CD_SIZE << bits)
+    if stage2 is None and table >> features.oas:
+        because = f"its level 1 descriptor has an address of more than {features.oas} bits"
+        raise Refused(C_BAD_SUBSTREAMID, because, {"SubstreamID": substream})
+    return table + _CD_SIZE * index
 
 
 def _fetched(visits: Visits, layout: type[Cd | L1Cd], address: int, stage2: Stage2 | None) -> tuple[int, int]:

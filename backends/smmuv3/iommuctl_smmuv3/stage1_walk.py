@@ -14,9 +14,9 @@ from iommuctl_smmuv3.refused import F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANS
 from iommuctl_smmuv3.stage1 import Stage1Descriptor, Stage1Descriptor64K, Stage1DescriptorDs, Stage1Format
 from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs
 from iommuctl_smmuv3.stage2_geometry import GRANULES
-from iommuctl_smmuv3.stage2_walk import Access, Mapped, Stage2, made_of
+from iommuctl_smmuv3.stage2_walk import Access, Mapped, Stage2
 from iommuctl_smmuv3.tlb import EL2, EL2_E2H, GLOBAL, VA, Page, Tag
-from iommuctl_smmuv3.visits import Unreadable, Update, Visits
+from iommuctl_smmuv3.visits import Unreadable, Visits
 
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
@@ -61,9 +61,8 @@ class Stage1:
             return Mapped(page.pa | address & (1 << page.order) - 1, page, True)
         start = len(self._visits.trace)
         page, own = self._walk(address, half, need)
-        if tlb:
-            tag = self.tag if Stage1Descriptor.nG.get(own) else self.tag._replace(asid=GLOBAL)
-            tlb.fill(tag, address, page._replace(made_of=made_of(self._visits, start)))
+        tag = self.tag if Stage1Descriptor.nG.get(own) else self.tag._replace(asid=GLOBAL)
+        self._visits.keep(tag, address, page, start)
         return Mapped(page.pa | address & (1 << page.order) - 1, page)
 
     @staticmethod
@@ -102,8 +101,7 @@ class Stage1:
                 if entry.kind == "table":
                     above.add(visit.raw)
         except Unreadable as error:
-            fields = {"S2": 0, "CLASS": CLASS_TT, "FetchAddr": error.address & -8}
-            raise Refused(F_WALK_EABT, fields=fields) from None
+            raise _aborted(error) from None
         raw = visit.raw
         update = self._accessed(raw)
         writable = bool(Cd.HA.get(cd) and Cd.HD.get(cd) and Stage1Descriptor.DBM.get(raw))
@@ -116,9 +114,9 @@ class Stage1:
         if not dirty and need & (permissions.WRITE | permissions.WRITE << 3):
             dirty, clears = True, _READ_ONLY
         if update or clears:
-            self._update(visit.address, Update(self._visits.trace[-1].address, update, clears))
+            self._update(visit.address, self._visits.trace[-1].address, update, clears)
         order = visit.size.bit_length() - 1
-        page = Page(entry.address, order, rights, ALL, level, fmt.shift(1), dirty, [])
+        page = Page(entry.address, order, rights, ALL, level, fmt.shift(1), order, dirty, False, [])
         return (self._through(stage2, page, address, need) if stage2 else page), raw
 
     def _through(self, stage2: Stage2, page: Page, address: int, need: int) -> Page:
@@ -129,26 +127,35 @@ class Stage1:
         pa = end.pa >> order << order
         return page._replace(pa=pa, order=order, stage2=end.page.stage2, dirty=page.dirty and end.page.dirty)
 
-    def _update(self, descriptor: int, update: Update) -> None:
+    def _update(self, descriptor: int, place: int, sets: int, clears: int) -> None:
         if self._stage2:
             known = len(self._visits.trace)
             self._stage2.translate(descriptor, _TABLE_WRITE)
             # These descriptors were shown when the one of stage 1 was read.
             del self._visits.trace[known:]
-        self._visits.updates.append(update)
+        try:
+            self._visits.update(place, sets, clears)
+        except Unreadable as error:
+            raise _aborted(error) from None
 
     def _accessed(self, raw: int) -> int:
-        """The accessed flag, where it is to be set."""
-        if Stage1Descriptor.AF.get(raw) or Cd.AFFD.get(self._cd):
+        """The accessed flag, where it is to be set. With HA, AFFD does not count."""
+        if Stage1Descriptor.AF.get(raw):
             return 0
-        if not Cd.HA.get(self._cd):
+        if Cd.HA.get(self._cd):
+            return Stage1Descriptor.AF.mask
+        if not Cd.AFFD.get(self._cd):
             raise self._fault(F_ACCESS, "the accessed flag of the stage 1 page is not set")
-        return Stage1Descriptor.AF.mask
+        return 0
 
     def _fault(self, event: int, because: str) -> Refused:
         stalls = bool(Cd.S.get(self._cd))
         recorded = stalls or bool(Cd.R.get(self._cd))
         return Refused(event, because, {"S2": 0, "CLASS": CLASS_IN}, recorded=recorded, stalls=stalls)
+
+
+def _aborted(error: Unreadable) -> Refused:
+    return Refused(F_WALK_EABT, fields={"S2": 0, "CLASS": CLASS_TT, "FetchAddr": error.address & -8})
 
 
 def _format(cd: int, half: int, features: Features) -> Stage1Format:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from iommuctl.formats.bits import Layout
 from iommuctl_smmuv3 import permissions
+from iommuctl_smmuv3.events import CLASS_IN
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.permissions import ALL
 from iommuctl_smmuv3.refused import F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, Refused
@@ -13,13 +14,15 @@ from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2
 from iommuctl_smmuv3.stage2_geometry import GRANULES, start_level
 from iommuctl_smmuv3.ste import Ste
 from iommuctl_smmuv3.tlb import GLOBAL, IPA, Page, Tag
-from iommuctl_smmuv3.visits import Unreadable, Update, Visits
+from iommuctl_smmuv3.visits import Unreadable, Visits
 
 _LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout for layout in (Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs)
 }
 _WRITE_BIT = 1 << 7
 """S2AP[1]."""
+_NORMAL = 0b1100
+"""Bits of MemAttr that memory of devices does not have, with and without S2FWB."""
 
 
 class Access(NamedTuple):
@@ -62,17 +65,18 @@ class Stage2:
     def translate(self, ipa: int, access: Access) -> Mapped:
         """Where an intermediate physical address goes. Raises Refused."""
         tlb = self._visits.caches and self._visits.caches.tlb
-        if tlb and (page := tlb.find(self.tag, ipa)) and page.stage2 & access.need and self._serves(page, access):
+        if tlb and (page := tlb.find(self.tag, ipa)) and self._serves(page, access):
             self._visits.page_from_cache(self.tag, page, _LAYOUTS)
             return Mapped(page.pa | ipa & (1 << page.order) - 1, page, True)
         start = len(self._visits.trace)
         page = self._walk(ipa, access)
-        if tlb:
-            tlb.fill(self.tag, ipa, page._replace(made_of=made_of(self._visits, start)))
+        self._visits.keep(self.tag, ipa, page, start)
         return Mapped(page.pa | ipa & (1 << page.order) - 1, page)
 
     def _serves(self, page: Page, access: Access) -> bool:
-        return page.dirty or not access.need & (permissions.WRITE | permissions.WRITE << 3)
+        writes = access.need & (permissions.WRITE | permissions.WRITE << 3)
+        allowed = page.stage2 & access.need and not (page.device and self._is_protected(access))
+        return bool(allowed) and (page.dirty or not writes)
 
     def _walk(self, ipa: int, access: Access) -> Page:
         fmt = self._format
@@ -87,28 +91,43 @@ class Stage2:
                     what = f"the stage 2 descriptor of level {level} has an address of more than the output's bits"
                     raise self._fault(F_ADDR_SIZE, ipa, access, what)
         except Unreadable as error:
-            fields = {"S2": 1, "CLASS": access.kind, "FetchAddr": error.address & -8}
-            raise Refused(F_WALK_EABT, fields=fields) from None
+            raise _aborted(error, access) from None
         sets = self._accessed(visit.raw, ipa, access)
         writable = self._writable_clean(visit.raw)
         rights = permissions.stage2(visit.raw, writable=writable, xnx=self._features.xnx)
+        device = not Stage2Descriptor.MemAttr.get(visit.raw) & _NORMAL
         if not rights & access.need:
             raise self._fault(F_PERMISSION, ipa, access, "the stage 2 page does not allow the access")
+        if device and self._is_protected(access):
+            raise self._fault(F_PERMISSION, ipa, access, "the stage 2 page is of a device, and S2PTW protects it")
         dirty = not writable or bool(Stage2Descriptor.S2AP.get(visit.raw) & 2)
         if not dirty and access.need & (permissions.WRITE | permissions.WRITE << 3):
             sets, dirty = sets | _WRITE_BIT, True
         if sets:
-            self._visits.updates.append(Update(self._visits.trace[-1].address, sets, 0))
+            self._update(self._visits.trace[-1].address, sets, access)
         order = visit.size.bit_length() - 1
-        return Page(visit.entry.address, order, ALL, rights, fmt.numbered(visit.level), fmt.shift(1), dirty, [])
+        level = fmt.numbered(visit.level)
+        return Page(visit.entry.address, order, ALL, rights, level, fmt.shift(1), order, dirty, device, [])
+
+    def _update(self, address: int, sets: int, access: Access) -> None:
+        try:
+            self._visits.update(address, sets)
+        except Unreadable as error:
+            raise _aborted(error, access) from None
+
+    def _is_protected(self, access: Access) -> bool:
+        """Whether the access must not reach devices: it is one to a table or CD."""
+        return access.kind != CLASS_IN and bool(Ste.S2PTW.get(self._ste))
 
     def _accessed(self, raw: int, ipa: int, access: Access) -> int:
-        """The accessed flag, where it is to be set."""
-        if Stage2Descriptor.AF.get(raw) or Ste.S2AFFD.get(self._ste):
+        """The accessed flag, where it is to be set. With S2HA, S2AFFD does not count."""
+        if Stage2Descriptor.AF.get(raw):
             return 0
-        if not Ste.S2HA.get(self._ste):
+        if Ste.S2HA.get(self._ste):
+            return Stage2Descriptor.AF.mask
+        if not Ste.S2AFFD.get(self._ste):
             raise self._fault(F_ACCESS, ipa, access, "the accessed flag of the stage 2 page is not set")
-        return Stage2Descriptor.AF.mask
+        return 0
 
     def _writable_clean(self, raw: int) -> bool:
         return bool(Ste.S2HA.get(self._ste) and Ste.S2HD.get(self._ste) and Stage2Descriptor.DBM.get(raw))
@@ -121,14 +140,8 @@ class Stage2:
         return Refused(event, because, fields, recorded=stalls or bool(Ste.S2R.get(self._ste)), stalls=stalls)
 
 
-def made_of(visits: Visits, start: int, stages: tuple[int, ...] = (1, 2)) -> list[tuple[str, int, int, int]]:
-    """The steps of a walk from a place on, as the TLB keeps them."""
-    return [
-        (step.structure, step.address, int.from_bytes(b"".join(w.to_bytes(8, "little") for w in step.raw), "little"),
-         step.stage)
-        for step in visits.trace[start:]
-        if step.stage in stages
-    ]  # fmt: skip
+def _aborted(error: Unreadable, access: Access) -> Refused:
+    return Refused(F_WALK_EABT, fields={"S2": 1, "CLASS": access.kind, "FetchAddr": error.address & -8})
 
 
 @cache

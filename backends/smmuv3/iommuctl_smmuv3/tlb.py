@@ -38,7 +38,9 @@ class Tag(NamedTuple):
 class Page(NamedTuple):
     """A translation: `pa` is where the page begins; the rights are those of permissions.Rights, by stage.
 
-    `level` and `granule` (its log2) are those of the descriptor; `dirty` says that a write needs no more updates.
+    `level`, `granule` and `reach` (both log2) are those of the descriptor that commands are about: the last of stage 1,
+    where there is one, which may cover more than this page. `dirty` says that a write needs no more updates, `device`
+    that the memory of stage 2 is of a device.
     """
 
     pa: int
@@ -47,7 +49,9 @@ class Page(NamedTuple):
     stage2: int
     level: int
     granule: int
+    reach: int
     dirty: bool
+    device: bool
     made_of: list[tuple[str, int, int, int]]
     """Structure, address, contents, stage."""
 
@@ -80,9 +84,12 @@ class Block(NamedTuple):
     level: int | None = None
 
     def means(self, iova: int, entry: Page | Table) -> bool:
+        """Any address of a block is one of all that was made of the block."""
+        order = entry.reach if isinstance(entry, Page) else entry.order
+        first = iova >> order << order
         return (
-            iova <= self.last
-            and self.first < iova + (1 << entry.order)
+            first <= self.last
+            and self.first < first + (1 << order)
             and self.granule in (None, entry.granule)
             and (self.level in (None, entry.level) or (isinstance(entry, Table) and entry.level < (self.level or 0)))
         )

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from iommuctl.architecture import Answer, Bus
-from iommuctl.errors import OutsideMemory, Unsupported
-from iommuctl.formats.memory import read_word, write_word
+from iommuctl.errors import Unsupported
 from iommuctl.hookspecs import Context
 from iommuctl.model import Access, Fault, RequestKind, Slot, Translation
 from iommuctl_smmuv3 import permissions
@@ -16,7 +15,7 @@ from iommuctl_smmuv3.config_cache import CDS, L1CDS, L1STDS, STES, ConfigCache
 from iommuctl_smmuv3.event_queue import EventQueue
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.queue_registers import CmdqCons
-from iommuctl_smmuv3.refused import F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN, F_TRANSLATION, F_WALK_EABT, REASONS, Refused
+from iommuctl_smmuv3.refused import F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN, F_TRANSLATION, REASONS, Refused
 from iommuctl_smmuv3.register_bank import RegisterBank, power_on
 from iommuctl_smmuv3.registers import CR0, CR2, Gbpa, Gerror
 from iommuctl_smmuv3.stage2_walk import Mapped
@@ -139,7 +138,6 @@ class Unit:
         visits = walk.visits
         try:
             mapped = walk.run()
-            self._update(walk)
         except Refused as refused:
             if self._tells(kind, refused):
                 self._events.record(walk.request, refused)
@@ -163,14 +161,6 @@ class Unit:
         # Only requests with PASID tell their privilege on PCIe.
         request = Request(slot, iova, access, privileged and slot.pasid is not None, kind)
         return Walk(self._memory, self.features, self._registers.all(), request, caches)
-
-    def _update(self, walk: Walk) -> None:
-        """Write accessed flags and dirty states. Raises Refused."""
-        for address, sets, clears in walk.visits.updates:
-            try:
-                write_word(self._memory, address, (read_word(self._memory, address) | sets) & ~clears)
-            except OutsideMemory:
-                raise Refused(F_WALK_EABT, fields={"FetchAddr": address}) from None
 
     def _tells(self, kind: RequestKind, refused: Refused) -> bool:
         """Whether there is an event. Of ATS, what was granted is in the answer."""

@@ -8,7 +8,7 @@ from iommuctl.architecture import Recalled
 from iommuctl.errors import OutsideMemory
 from iommuctl.formats.bits import Layout
 from iommuctl.formats.format import Format, Visit
-from iommuctl.formats.memory import Memory
+from iommuctl.formats.memory import Memory, read_word, write_word
 from iommuctl.formats.survey import walk
 from iommuctl.model import Step
 from iommuctl_smmuv3.config_cache import Cached, ConfigCache
@@ -22,16 +22,8 @@ class Caches(NamedTuple):
     tlb: Tlb
 
 
-class Update(NamedTuple):
-    """Bits that the unit sets and clears in a descriptor, by physical address."""
-
-    address: int
-    sets: int
-    clears: int
-
-
 class Unreadable(Exception):
-    """There is nothing to be read at a physical address."""
+    """There is nothing to be read at a physical address, or it cannot be written."""
 
     def __init__(self, address: int) -> None:
         super().__init__(address)
@@ -39,9 +31,9 @@ class Unreadable(Exception):
 
 
 class Visits:
-    """The record of one request. Without `caches` everything is read from memory, and nothing is kept.
+    """The record of one request. Without `caches` everything is read from memory, and nothing is kept or written.
 
-    `trace` is what was visited; `recalled` what of it came from caches; `updates` what the unit has to write.
+    `trace` is what was visited; `recalled` what of it came from caches.
     """
 
     def __init__(self, memory: Memory, caches: Caches | None) -> None:
@@ -49,7 +41,7 @@ class Visits:
         self.caches = caches
         self.trace: list[Step] = []
         self.recalled: list[Recalled] = []
-        self.updates: list[Update] = []
+        self._pages: list[tuple[Tag, int, Page]] = []
         self._tables: list[tuple[Tag, int, Table]] = []
 
     def structure(self, layout: type[Layout], address: int) -> int:
@@ -72,6 +64,20 @@ class Visits:
         steps = tuple(steps_of(page, layouts))
         self.trace += steps
         self.recalled.append(Recalled("tlb", tag, steps))
+
+    def update(self, address: int, sets: int, clears: int = 0) -> None:
+        """Set and clear bits of a descriptor. Raises Unreadable."""
+        if not self.caches:
+            return
+        try:
+            write_word(self.memory, address, (read_word(self.memory, address) | sets) & ~clears)
+        except OutsideMemory:
+            raise Unreadable(address) from None
+
+    def keep(self, tag: Tag, address: int, page: Page, start: int) -> None:
+        """Have a translation kept, if the request goes well. Its descriptors are in the trace from `start` on."""
+        made_of = [(step.structure, step.address, step.raw[0], step.stage) for step in self.trace[start:]]
+        self._pages.append((tag, address, page._replace(made_of=made_of)))
 
     def note(self, layout: type[Layout], address: int, raw: int, stage: int = 0) -> Step:
         step = Step(layout.name, address, layout.to_words(raw), layout.values(raw), stage)
@@ -112,8 +118,10 @@ class Visits:
             yield visit
 
     def remember(self) -> None:
-        """Keep the descriptors of tables, now that the request has gone well."""
+        """Keep translations and descriptors of tables, now that the request has gone well."""
         if self.caches:
+            for tag, address, page in self._pages:
+                self.caches.tlb.fill(tag, address, page)
             for tag, first, table in self._tables:
                 self.caches.tlb.fill_table(tag, first, table)
 
@@ -134,4 +142,4 @@ class _Descriptors:
             raise Unreadable(self.place) from None
 
     def write(self, address: int, data: bytes) -> None:
-        raise TypeError(f"a walk does not write {len(data)} bytes at {address:#x}: it collects updates")
+        raise TypeError(f"the engine does not write {len(data)} bytes at {address:#x}: a walk only reads")

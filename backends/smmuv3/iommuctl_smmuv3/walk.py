@@ -104,7 +104,7 @@ class Walk:
         if Ste.Config.get(ste) in WITH_STAGE_2:
             stage2 = Stage2(ste, self._features, self.visits)
         if substream is None:
-            return self._without_stage_1(ste, stage2)
+            return self._without_stage_1(stage2)
         cd = find_cd(self.visits, self.request.stream, substream, ste, stage2, self._features, e2h=self._e2h)
         stage1 = Stage1(cd, self._vmid(ste), self._world(ste), self._features, self.visits, stage2)
         self.tag = stage1.tag
@@ -182,22 +182,22 @@ class Walk:
 
     # Without stage 1
 
-    def _without_stage_1(self, ste: int, stage2: Stage2 | None) -> Mapped:
+    def _without_stage_1(self, stage2: Stage2 | None) -> Mapped:
         features = self._features
-        bits = features.oas if Ste.Config.get(ste) == BYPASS else features.ias
+        bits = features.ias if stage2 else features.oas
         too_wide = Refused(F_ADDR_SIZE, f"the address has more than {bits} bits", {"S2": 0, "CLASS": CLASS_IN})
         if stage2 is None:
-            return self._same_address(too_wide, bits)
+            return self._same_address(too_wide)
         if self.request.iova >> bits:
             raise too_wide
         self.tag = stage2.tag
         return stage2.translate(self.request.iova, Access(self._need, CLASS_IN))
 
-    def _same_address(self, too_wide: Refused, bits: int = 0) -> Mapped:
+    def _same_address(self, too_wide: Refused) -> Mapped:
         iova = self.request.iova
-        if iova >> (bits or self._features.oas):
+        if iova >> self._features.oas:
             raise too_wide
-        return Mapped(iova, Page(iova & -4096, 12, ALL, ALL, 3, 12, True, []))
+        return Mapped(iova, Page(iova & -4096, 12, ALL, ALL, 3, 12, 12, True, False, []))
 
     # ATS
 
