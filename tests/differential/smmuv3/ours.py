@@ -46,6 +46,11 @@ class OurUnit(Smmu):
             return Nowhere(address), answer.hit
         return Landed((Piece(event.iova, address, event.size),)), answer.hit
 
+    def entries(self, event: Dma) -> tuple[Step, ...]:
+        """What it visits on the way to an address, where it has nothing in its caches."""
+        slot = Slot(DEVICES[event.device][0])
+        return self._unit.walk(slot, event.iova, event.access, privileged=False).steps
+
 
 class OurSide:
     """Our memory and our unit. The entries on a way are those of the tests' own walk, which says where bits change."""

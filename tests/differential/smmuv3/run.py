@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from iommuctl.formats.memory import FileMemory
 from iommuctl_smmuv3.features import Features
-from tests.differential.comparison import Comparison
+from tests.differential.comparison import Comparison, trace
 from tests.differential.outcome import Ours
 from tests.differential.plans import Dma
 from tests.differential.runner import Run
@@ -59,9 +59,12 @@ class SmmuRun(Run[Expected]):
         return True
 
     def expect(self, event: Dma, ours: Ours) -> list[Expected]:
-        specified = self._predictor.specified(event).outcome
-        if ours.outcome != specified:
-            self.note(ours.outcome, specified, None, "our unit, and what the specification demands")
+        specified = self._predictor.specified(event)
+        if ours.outcome != specified.outcome:
+            self.note(ours.outcome, specified.outcome, None, "our unit, and what the specification demands")
+        visited, way = trace(self._unit.entries(event)), trace(specified.steps)
+        if visited != way:
+            self.note(visited, way, None, "the entries that our unit visits, and those of the tests' own walk")
         return [self._predictor.expect(event)]
 
 
