@@ -12,7 +12,7 @@ from iommuctl.model import Access, Attachment, Binding, Command, Device, Domain,
 from iommuctl_smmuv3 import ARCHITECTURE
 from iommuctl_smmuv3.driver import Driver
 from iommuctl_smmuv3.unit import Unit
-from tests.vtd.machine import DictRows, SilentBus, SparseMemory
+from tests.machine import DictRows, SilentBus, SparseMemory
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
