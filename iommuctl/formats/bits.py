@@ -331,6 +331,13 @@ class Layout:
         return raw & ~(cls.ignored | cls.by_hardware)
 
     @classmethod
+    def used(cls, raw: int) -> int:
+        """Mask of the bits that hardware looks at in a structure that holds this, and does not set by itself."""
+        if cls.present and not cls.present.get(raw):
+            return cls.present.mask
+        return cls.told((1 << cls.bits) - 1)
+
+    @classmethod
     def to_bytes(cls, raw: int) -> bytes:
         """The structure as it lies in memory."""
         return raw.to_bytes(cls.bits // 8, "little")

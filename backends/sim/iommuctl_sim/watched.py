@@ -98,7 +98,7 @@ def still_reached(driver: Driver, memory: Memory, request: UnmapRequest, freed: 
 def torn(unit: Unit, slot: Slot, stores: Sequence[Store], structures: Mapping[str, type[Layout]]) -> list[str]:
     """Sentences about structures of a slot that were written while hardware looked at them, by more than one store.
 
-    Each state that was present must be the first or the last one.
+    Each state that was present must be the first or the last one, in the bits that hardware uses of that.
     """
     found: list[str] = []
     pointed_at = -1
@@ -138,9 +138,9 @@ def _states(step: Step, layout: type[Layout], stores: Sequence[Store]) -> list[i
 
 def _problem(layout: type[Layout], states: Sequence[int]) -> str:
     assert layout.present
-    ends = {layout.told(states[0]), layout.told(states[-1])}
+    ends = [(end, layout.used(end)) for end in (states[0], states[-1])]
     for state in states:
-        if layout.present.get(state) and layout.told(state) not in ends:
+        if layout.present.get(state) and all((state ^ end) & used for end, used in ends):
             if layout.present.get(states[0]):
                 return "was changed by several stores while it was present"
             return f"had {layout.present.name} set before the rest was written"
