@@ -22,10 +22,15 @@ _CHUNK = 256 << 10
 def new_root(fmt: Format, memory: TableMemory) -> int:
     """The address of a new empty root table, aligned to its size. Raises NoRoom."""
     pages = -(-WORD * fmt.entries(fmt.levels) // PAGE)
-    spare = pages - 1
-    root = _cut(memory, Run(memory.allocate_run(pages + spare), pages + spare), pages, pages)
-    memory.write(root.address, bytes(root.pages * PAGE))
-    return root.address
+    root = allocate_aligned(memory, pages)
+    memory.write(root, bytes(pages * PAGE))
+    return root
+
+
+def allocate_aligned(memory: TableMemory, pages: int) -> int:
+    """The address of `pages` contiguous pages, a multiple of their size. Raises NoRoom."""
+    several = 2 * pages - 1
+    return _cut(memory, Run(memory.allocate_run(several), several), pages, pages).address
 
 
 def map_range(  # noqa: PLR0917 - they are what iommu_map takes, in its order
