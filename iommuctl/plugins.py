@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BACKENDS = {"vtd": "iommuctl_vtd.backend", "smmuv3": "iommuctl_smmuv3.backend", "sim": "iommuctl_sim.backend"}
 """Hardware first: the first one that is usable is taken for a new state folder."""
-ARCHITECTURES = {"vtd": "iommuctl_vtd:ARCHITECTURE"}
+ARCHITECTURES = {"vtd": "iommuctl_vtd:ARCHITECTURE", "smmuv3": "iommuctl_smmuv3:ARCHITECTURE"}
 
 
 def load_backend(name: str) -> pluggy.PluginManager:

@@ -20,6 +20,8 @@ class BackendSuite:
 
     backend: ClassVar[str] = ""
     """The backend's name."""
+    architecture: ClassVar[str | None] = None
+    """Which architecture a simulator is to simulate; None leaves the choice to it."""
     options: ClassVar[Mapping[str, str]] = {}
     """Options of `sim init` for simulators, to test another configuration."""
     declares: ClassVar[Capabilities | None] = None
@@ -33,8 +35,8 @@ class BackendSuite:
     def open(cls, folder: Path) -> Iommu:
         """The backend in a state folder that does not exist yet."""
         iommu = Iommu(folder, backend=cls.backend)
-        if cls.options:
-            iommu.setup(options=cls.options)
+        if cls.architecture or cls.options:
+            iommu.setup(architecture=cls.architecture, options=cls.options)
         return iommu
 
     @classmethod

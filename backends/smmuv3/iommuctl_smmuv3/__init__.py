@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from iommuctl.architecture import Bus, Driver, Unit
     from iommuctl.formats.bits import Layout
+    from iommuctl.hookspecs import Context
 
 
 class Smmuv3Architecture:
-    """What the formats of SMMUv3 offer. Its parts are imported when they are asked for."""
+    """The entry point `iommuctl.architectures: smmuv3`. Its parts are imported when they are asked for."""
 
     name = "smmuv3"
 
@@ -32,6 +34,21 @@ class Smmuv3Architecture:
         from iommuctl_smmuv3.describe import unit_words
 
         return unit_words(registers)
+
+    def unit(self, context: "Context", bus: "Bus") -> "Unit":
+        from iommuctl_smmuv3.unit import Unit
+
+        return Unit(context, bus)
+
+    def reset_unit(self, context: "Context", options: "Mapping[str, str]") -> None:
+        from iommuctl_smmuv3.unit import Unit
+
+        Unit.reset(context, options)
+
+    def driver(self, context: "Context", unit: "Unit") -> "Driver":
+        from iommuctl_smmuv3 import driver
+
+        return driver.Driver(context, unit)
 
 
 ARCHITECTURE = Smmuv3Architecture()

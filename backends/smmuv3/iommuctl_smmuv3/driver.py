@@ -55,13 +55,16 @@ class Driver:
     def capabilities(self) -> Capabilities:
         features = self.features
         nests = features.s1p and features.s2p
+        sizes = tuple(self.page_tables.stage1(granule).page_sizes for granule in features.granules)
         return Capabilities(
             nesting="device" if nests else "none",
+            context_tables_in_guest=nests,
             execute_permission=True,
             physical_addresses=True,
             simulates=True,
             widths=self.page_tables.widths,
-            page_sizes=self.page_tables.stage1(features.granules[0]).page_sizes,
+            page_sizes=sizes[0],
+            granules=sizes[1:],
             pasid_bits=min(features.ssid_bits, PASID_BITS),
             pgtable_formats=self.page_tables.names if nests else (),
         )
