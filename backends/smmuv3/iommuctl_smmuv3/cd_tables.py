@@ -30,6 +30,7 @@ class CdTable:
     def __init__(self, memory: TableMemory, rows: Rows, features: Features, owner: str, contexts: Contexts) -> None:
         self._memory = memory
         self._rows = rows
+        self._features = features
         self._owner = owner
         self.contexts = contexts
         form = contexts.form(features)
@@ -44,6 +45,25 @@ class CdTable:
         memory.write(pointer, bytes(table._pages * PAGE))
         table.contexts = Contexts(pointer, bits)
         return table
+
+    def grown(self, bits: int, cds: int) -> tuple["CdTable", list[Run]]:
+        """A table of these CDs, `cds` in all, that has room for substreams of `bits` bits; nothing leads to it yet.
+
+        The second are the pages that it does not take over, to be given back when something does. Raises NoRoom.
+        """
+        table = CdTable.build(self._memory, self._rows, self._features, self._owner, bits)
+        own, pointer = Run(self.contexts.pointer, self._pages), table.contexts.pointer
+        if self._two_level:
+            for number, leaf in self.leaves():
+                write_word(self._memory, pointer + 8 * number, L1Cd.encode(V=1, L2Ptr=leaf))
+        elif table._two_level:
+            # A linear table of one page is what a leaf is.
+            write_word(self._memory, pointer, L1Cd.encode(V=1, L2Ptr=own.address))
+            self._rows.put(LEAVES, self._key(0), [own.address, cds])
+            return table, []
+        else:
+            self._memory.write(pointer, self._memory.read(own.address, CD_SIZE << self.contexts.bits))
+        return table, [own]
 
     def put(self, substream: int, cd: int, announce: Announce, *, adds: bool) -> None:
         """Write a CD, in place of another one or as one more."""

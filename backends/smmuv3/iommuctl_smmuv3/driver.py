@@ -9,7 +9,7 @@ from iommuctl.architecture import Stale, Unit
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
-from iommuctl.formats.memory import Run
+from iommuctl.formats.memory import Memory, Run
 from iommuctl.hookspecs import CheckRequest, Context, SlotChange
 from iommuctl.model import Binding, Command, Device, Domain, Mapping, Occupant, Placed, Rid, Slot
 from iommuctl_smmuv3 import startup
@@ -199,6 +199,9 @@ class Driver:
 
     def check(self, request: CheckRequest) -> list[str]:
         return audit(self, self._slots, request)
+
+    def used_in_guest(self, rid: Rid, guest: Memory) -> Iterator[Run]:  # noqa: ARG002 - rows tell
+        return self._slots.runs_in_guest(rid)
 
     def used(self) -> Iterator[Run]:
         yield from startup.queue_runs(self._unit)

@@ -68,15 +68,21 @@ class Slots:
         # The table goes when it has no CD left, and when the CDs come to lie in other memory.
         stays = stream.cds > 0 and _owner(rid, stream) == _owner(rid, before)
         table = earlier if stays else None
+        outgrown: list[Run] = []
 
         def announce(what: Change, substream: int) -> None:
             self._announce(what, Slot(rid, substream))
 
         if new and uses_stage_1(new):
             replaces = table is not None and uses_stage_1(old)
-            table = table or self._build(rid, stream, guest)
+            bits = stream.bits_for(slot.pasid or 0)
+            if table is None:
+                table = self._build(rid, stream, guest, bits)
+            elif bits > table.contexts.bits:
+                table, outgrown = table.grown(bits, before.cds)
             table.put(slot.pasid or 0, self.context(new), announce, adds=not replaces)
-        stream = stream._replace(pointer=table.contexts.pointer if table else None)
+        pointer, cd_bits = table.contexts if table else (None, 0)
+        stream = stream._replace(pointer=pointer, cd_bits=cd_bits)
         self._write_entry(address, rid, self.entry(stream))
         if table and uses_stage_1(old) and not uses_stage_1(new):
             table.remove(slot.pasid or 0, announce)
@@ -84,6 +90,8 @@ class Slots:
             self._leave(slot, old, new)
         if earlier and not stays:
             earlier.destroy()
+        for run in outgrown:
+            (guest if stream.nested and guest else driver.memory).free(run)
         driver.streams.put(rid, stream)
         if isinstance(old, Binding):
             driver.tags.release(old)
@@ -180,6 +188,12 @@ class Slots:
                         place = _place(memory, array + offset)
                         yield Placed.of(Cd, place, cd, depth + bool(descriptor), pasids=pasids)
 
+    def runs_in_guest(self, rid: Rid) -> Iterator[Run]:
+        """The pages of a device's CD table, by GPA, when they are the guest's."""
+        stream = self.stream(rid)
+        if stream.nested and (table := self.table(rid, stream)):
+            yield from table.runs()
+
     def runs(self) -> Iterator[Run]:
         """The pages of all CD tables that are in our memory."""
         for number, stream in self._driver.streams.all():
@@ -189,10 +203,10 @@ class Slots:
 
     # Writing
 
-    def _build(self, rid: Rid, stream: Stream, guest: TableMemory | None) -> CdTable:
+    def _build(self, rid: Rid, stream: Stream, guest: TableMemory | None, bits: int) -> CdTable:
         driver = self._driver
         memory = guest if stream.nested and guest else driver.memory
-        return CdTable.build(memory, driver.rows, driver.features, _owner(rid, stream), stream.bits)
+        return CdTable.build(memory, driver.rows, driver.features, _owner(rid, stream), bits)
 
     def _write_entry(self, address: int, rid: Rid, ste: int) -> None:
         write_live(self._driver.memory, Ste, address, ste, lambda: self._announce(Change.STE_WRITTEN, Slot(rid)))

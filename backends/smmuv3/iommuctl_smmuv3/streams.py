@@ -9,7 +9,7 @@ from iommuctl.formats.memory import PAGE, Memory
 from iommuctl.formats.radix import Format
 from iommuctl.hookspecs import Rows
 from iommuctl.model import Attachment, Binding, Device, Domain, Occupant, Rid
-from iommuctl_smmuv3.entries import DSS_BYPASS, DSS_SUBSTREAM_0, DSS_TERMINATE, Contexts
+from iommuctl_smmuv3.entries import DSS_BYPASS, DSS_SUBSTREAM_0, DSS_TERMINATE, LEAF_BITS, Contexts
 
 KIND = "smmuv3.stream"
 
@@ -17,7 +17,8 @@ KIND = "smmuv3.stream"
 class Stream(NamedTuple):
     """A device: whether it has ATS, its PASID bits; what becomes of requests without PASID, as S1DSS has it.
 
-    `cds` counts its CDs, `pointer` is the address of their table, None without one; `nested` says that it is a GPA.
+    `cds` counts its CDs, `pointer` is the address of their table, None without one, which has room for PASIDs of
+    `cd_bits` bits; `nested` says that it is a GPA.
     `parent` is the domain that is its stage 2: id, granule in bytes, and width in bits.
     """
 
@@ -28,10 +29,15 @@ class Stream(NamedTuple):
     pointer: int | None = None
     nested: bool = False
     parent: tuple[int, int, int] | None = None
+    cd_bits: int = 0
 
     @property
     def contexts(self) -> Contexts | None:
-        return None if self.pointer is None else Contexts(self.pointer, self.bits)
+        return None if self.pointer is None else Contexts(self.pointer, self.cd_bits)
+
+    def bits_for(self, substream: int) -> int:
+        """S1CDMax of a table that has room for a PASID: a page of CDs, where the device has so many PASIDs, or more."""
+        return min(self.bits, max(LEAF_BITS, substream.bit_length()))
 
 
 class Streams:
