@@ -121,8 +121,10 @@ class GuestTable:
         return radix.new_root(self.format, self._memory)
 
     def map(self, iova: int, size: int, gpa: int, prot: str) -> None:
-        """As radix.map_range, with all page sizes of the format."""
-        radix.map_range(self.format, self._memory, self._root, iova, size, gpa, prot, self.format.page_sizes)
+        """As radix.map_range, with all page sizes of the format but contiguous runs: parts of these cannot go alone."""
+        fmt = self.format
+        sizes = {1 << fmt.shift(level) for level in range(1, fmt.levels + 1)} & set(fmt.page_sizes)
+        radix.map_range(fmt, self._memory, self._root, iova, size, gpa, prot, sizes)
 
     def unmap(self, iova: int, size: int) -> int:
         """As radix.unmap_range; tables that became empty go back to the pool. Returns how many pages these had."""

@@ -47,9 +47,9 @@ class Objects(Labels):
     def device_add(self, rid: Rid | str, *, ats: bool = False, pri: bool = False, pasid_bits: int = 0) -> Device:
         """Make a simulated device, all its slots empty. Raises NameTaken, Unsupported on hardware."""
         rid = Rid.parse(str(rid))
-        if not 0 <= pasid_bits <= 20:
-            raise BadNumber(f"{pasid_bits} PASID bits", because="a device has 0 to 20")
         with self._change(f"device add {rid}") as operation:
+            if not 0 <= pasid_bits <= 20:
+                raise BadNumber(f"{pasid_bits} PASID bits", because="a device has 0 to 20")
             if operation.call("devices", rid=rid):
                 raise NameTaken(
                     f"there is a device {rid} already", hint=f"`iommuctl device remove {rid}` takes it away"

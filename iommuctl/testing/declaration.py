@@ -100,9 +100,11 @@ class DeclarationSuite(BackendSuite):
         with refused(iommu, "unsupported"):
             iommu.domain_create("d", page_sizes=[])
         for granule in granules[1:]:
-            with refused(iommu, "unsupported") as caught:
-                iommu.domain_create("d", page_sizes=[granules[0][0], granule[0]])
-            assert "granule" in caught.value.because
+            mixed = (granules[0][0], granule[0])
+            if not any(set(mixed) <= set(each) for each in granules):
+                with refused(iommu, "unsupported") as caught:
+                    iommu.domain_create("d", page_sizes=mixed)
+                assert "granule" in caught.value.because
 
     def test_reserved_ranges_are_kept_free(self, iommu: Iommu, ram: Memory, page: int) -> None:
         domain = iommu.domain_create("d")

@@ -109,7 +109,7 @@ class Small(BackendSuite):
         page_sizes=(64 * K, 2 * M, 512 * M, 16 * G),
         granules=(),
         pasid_bits=5,
-        pgtable_formats=("smmuv3.stage-1-64k-40",),
+        pgtable_formats=("smmuv3.stage-1-64k-48",),
     )
 
 

@@ -16,7 +16,7 @@ from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2
 from iommuctl_smmuv3.stage2_geometry import GRANULES
 from iommuctl_smmuv3.stage2_walk import Access, Mapped, Stage2
 from iommuctl_smmuv3.tlb import EL2, EL2_E2H, GLOBAL, VA, Page, Tag
-from iommuctl_smmuv3.visits import Unreadable, Visits
+from iommuctl_smmuv3.visits import Unreadable, Visits, run_order
 
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
@@ -115,8 +115,8 @@ class Stage1:
             dirty, clears = True, _READ_ONLY
         if update or clears:
             self._update(visit.address, self._visits.trace[-1].address, update, clears)
-        order = visit.size.bit_length() - 1
-        page = Page(entry.address, order, rights, ALL, level, fmt.shift(1), order, dirty, False, [])
+        order, run = visit.size.bit_length() - 1, run_order(fmt, visit)
+        page = Page(entry.address, order, run, rights, ALL, level, fmt.shift(1), order, dirty, False, [])
         return (self._through(stage2, page, address, need) if stage2 else page), raw
 
     def _through(self, stage2: Stage2, page: Page, address: int, need: int) -> Page:
@@ -125,7 +125,8 @@ class Stage1:
         end = stage2.translate(ipa, Access(need, CLASS_IN))
         order = min(page.order, end.page.order)
         pa = end.pa >> order << order
-        return page._replace(pa=pa, order=order, stage2=end.page.stage2, dirty=page.dirty and end.page.dirty)
+        run, dirty = min(page.run, end.page.run), page.dirty and end.page.dirty
+        return page._replace(pa=pa, order=order, run=run, stage2=end.page.stage2, dirty=dirty)
 
     def _update(self, descriptor: int, place: int, sets: int, clears: int) -> None:
         if self._stage2:

@@ -14,7 +14,7 @@ from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2
 from iommuctl_smmuv3.stage2_geometry import GRANULES, start_level
 from iommuctl_smmuv3.ste import Ste
 from iommuctl_smmuv3.tlb import GLOBAL, IPA, Page, Tag
-from iommuctl_smmuv3.visits import Unreadable, Visits
+from iommuctl_smmuv3.visits import Unreadable, Visits, run_order
 
 _LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout for layout in (Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs)
@@ -105,9 +105,9 @@ class Stage2:
             sets, dirty = sets | _WRITE_BIT, True
         if sets:
             self._update(self._visits.trace[-1].address, sets, access)
-        order = visit.size.bit_length() - 1
+        order, run = visit.size.bit_length() - 1, run_order(fmt, visit)
         level = fmt.numbered(visit.level)
-        return Page(visit.entry.address, order, ALL, rights, level, fmt.shift(1), order, dirty, device, [])
+        return Page(visit.entry.address, order, run, ALL, rights, level, fmt.shift(1), order, dirty, device, [])
 
     def _update(self, address: int, sets: int, access: Access) -> None:
         try:

@@ -44,8 +44,9 @@ def start(memory: TableMemory, unit: Unit, features: Features, announce: Callabl
     queues = {
         "CMDQ": _queue(memory, CmdqBase, Sync.bits // 8, features.cmdq_bits, "RA"),
         "EVENTQ": _queue(memory, EventqBase, _RECORD, features.eventq_bits, "WA"),
-        "PRIQ": _queue(memory, PriqBase, PageRequest.bits // 8, features.priq_bits, "WA"),
     }
+    if features.pri:
+        queues["PRIQ"] = _queue(memory, PriqBase, PageRequest.bits // 8, features.priq_bits, "WA")
     addresses = [run.address + (run.pages - 1) * PAGE for run in tables.runs()]
     addresses += [CmdqBase.ADDR.get(queue) for queue in queues.values()]
     if max(addresses) >> features.oas:
@@ -63,12 +64,8 @@ def start(memory: TableMemory, unit: Unit, features: Features, announce: Callabl
     write("STRTAB_BASE", base)
     write("STRTAB_BASE_CFG", config)
     enabled = 0
-    for name, bit, wanted in (
-        ("CMDQ", CR0.CMDQEN, True),
-        ("EVENTQ", CR0.EVENTQEN, True),
-        ("PRIQ", CR0.PRIQEN, features.pri),
-    ):
-        if wanted:
+    for name, bit in (("CMDQ", CR0.CMDQEN), ("EVENTQ", CR0.EVENTQEN), ("PRIQ", CR0.PRIQEN)):
+        if name in queues:
             write(f"{name}_BASE", queues[name])
             write(f"{name}_PROD", 0)
             write(f"{name}_CONS", 0)
@@ -84,7 +81,10 @@ def start(memory: TableMemory, unit: Unit, features: Features, announce: Callabl
 
 def queue_runs(unit: Unit) -> Iterator[Run]:
     """The pages of the queues."""
-    for name in ("CMDQ", "EVENTQ", "PRIQ"):
+    control = unit.read_register("CR0")
+    for name, bit in (("CMDQ", CR0.CMDQEN), ("EVENTQ", CR0.EVENTQEN), ("PRIQ", CR0.PRIQEN)):
+        if not bit.get(control):
+            continue
         # All three registers have their fields at the same places.
         yield Run(CmdqBase.ADDR.get(unit.read_register(f"{name}_BASE")), 1)
 

@@ -40,11 +40,12 @@ class Page(NamedTuple):
 
     `level`, `granule` and `reach` (both log2) are those of the descriptor that commands are about: the last of stage 1,
     where there is one, which may cover more than this page. `dirty` says that a write needs no more updates, `device`
-    that the memory of stage 2 is of a device.
+    that the memory of stage 2 is of a device. `run` is the order of the contiguous run that it belongs to, or its own.
     """
 
     pa: int
     order: int
+    run: int
     stage1: int
     stage2: int
     level: int

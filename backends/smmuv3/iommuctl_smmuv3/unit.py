@@ -179,7 +179,7 @@ class Unit:
         if request.kind == "translation" and access != "w" and not page.dirty:
             # A device that was told that it may write would not ask again when it does.
             prot = prot.replace("w", "")
-        return Translation(slot, iova, mapped.pa, 1 << page.order, prot, None, tuple(walk.visits.trace))
+        return Translation(slot, iova, mapped.pa, 1 << page.run, prot, None, tuple(walk.visits.trace))
 
     # Caches
 

@@ -126,6 +126,12 @@ class Visits:
                 self.caches.tlb.fill_table(tag, first, table)
 
 
+def run_order(fmt: Format, visit: Visit) -> int:
+    """log2 of the size of a page, or of the contiguous run that its descriptor says that it is a part of."""
+    count = fmt.contiguous(visit.level) if visit.raw & fmt.hint else 1
+    return (visit.size * count).bit_length() - 1
+
+
 class _Descriptors:
     """Memory as a walk reads descriptors from it; `place` is where the last one was."""
 

@@ -197,7 +197,7 @@ class Walk:
         iova = self.request.iova
         if iova >> self._features.oas:
             raise too_wide
-        return Mapped(iova, Page(iova & -4096, 12, ALL, ALL, 3, 12, 12, True, False, []))
+        return Mapped(iova, Page(iova & -4096, 12, 12, ALL, ALL, 3, 12, 12, True, False, []))
 
     # ATS
 
