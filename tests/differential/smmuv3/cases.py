@@ -3,6 +3,9 @@
 
 from collections.abc import Mapping
 
+from iommuctl_smmuv3.commands import StallTerm, Sync
+from iommuctl_smmuv3.configuration_commands import CfgiCdAll
+from iommuctl_smmuv3.tlb_commands import TlbiNhVa, TlbiNsnhAll
 from tests.differential.plans import Dma, Flip, Range
 from tests.differential.smmuv3.plans import (
     STAGE_1_AT,
@@ -73,6 +76,10 @@ def _both(*events: Event, values: Values = (), upper: Tree | None = None) -> Con
     return Configuration("nested", StreamTable(), stages_1, (stage_2,), (Stream("both", 0, 0),) * 5, _events(events))
 
 
+def _commands(kind: str, *words: int) -> Configuration:
+    return Configuration(kind, StreamTable(), (), (), (Stream("abort"),) * 5, (Commands(words),))
+
+
 _TWO_LEVELS = StreamTable(split=8, whole=False)
 
 CASES: Mapping[str, Configuration] = {
@@ -107,6 +114,11 @@ CASES: Mapping[str, Configuration] = {
     "table-size": _two(_flip(1, 46), _W),
     "size-last": _two(_flip(0, 46, _UNUSED), Dma(_EDU, "w", _UNUSED, 8)),
     "aptable-at-once": _one(_flip(1, 62, _HOLE), Dma(_EDU, "w", _HOLE, 8)),
+    "ssec": _commands("stage-1", TlbiNsnhAll.encode() | 1 << 10),
+    "cds-without-stage-1": _commands("stage-2", CfgiCdAll.encode(StreamID=1)),
+    "missing-commands": _commands("stage-1", StallTerm.encode()),
+    "empty-ranges": _commands("stage-1", TlbiNhVa.encode(TG=1)),
+    "sync-signal": _commands("stage-1", Sync.encode(CS=3)),
     "always-privileged": _one(Dma(_EDU, "w", _PRIVILEGED, 8)),
 }
 """By the name of the deviation."""

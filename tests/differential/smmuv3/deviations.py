@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from tests.differential.deviation import Deviation
 
 DEVIATIONS: Mapping[str, Deviation] = {
-    "stream-id-recorded": Deviation("7.3.3", "C_BAD_STREAMID is recorded without CR2.RECINVSID, too"),
+    "stream-id-recorded": Deviation("7.3", "C_BAD_STREAMID is recorded without CR2.RECINVSID, too"),
     "span": Deviation("5.1", "Span means twice as many STEs; beyond these, it is C_BAD_STE"),
     "array-reserved": Deviation("5.1", "Bits 63:56 of an L1STD are a part of its pointer"),
     "s1-fields": Deviation("5.2.2", "S1CDMax and S1STALLD make an STE ILLEGAL that has stage 2 alone, too"),
@@ -22,7 +22,7 @@ DEVIATIONS: Mapping[str, Deviation] = {
     "ttb-bits": Deviation("5.2, 5.4", "Bits 55:52 of S2TTB, TTB0 and TTB1 are not looked at"),
     "bypass-size": Deviation("3.4", "Addresses beyond OAS are not refused by an STE that bypasses both stages"),
     "input-size": Deviation("3.4", "Stage 2 refuses an input beyond OAS by F_ADDR_SIZE of stage 1, without record"),
-    "cd-fetch-address": Deviation("7.3.10", "F_CD_FETCH has the address at the place of InputAddr"),
+    "cd-fetch-address": Deviation("7.3", "F_CD_FETCH has the address at the place of InputAddr"),
     "cd-fetch-read": Deviation("7.3", "RnW of a fault of stage 2 on the fetch of a CD is 1 for a write, too"),
     "ttb-at-decode": Deviation(
         "7.3.22", "TTB0 and TTB1 are translated with the CD, wanted or not: a fault has IPA=TTB, and RnW=1 for a write"
@@ -34,9 +34,20 @@ DEVIATIONS: Mapping[str, Deviation] = {
     "ipa-low-bits": Deviation("7.3", "IPA of a record has the lower 12 bits of the address, too"),
     "concatenation": Deviation("D8.2", "Of start tables that lie side by side, the first one alone is used"),
     "block-level": Deviation("D8.3", "Blocks are accepted at every level above the last"),
-    "table-size": Deviation("7.3.14", "Addresses of tables are not checked against the size of outputs"),
+    "table-size": Deviation("7.3", "Addresses of tables are not checked against the size of outputs"),
     "size-last": Deviation("7.3.22", "F_ADDR_SIZE of a leaf comes after F_ACCESS and F_PERMISSION"),
     "aptable-at-once": Deviation("7.3.22", "APTable denies a write before the next table is read"),
-    "always-privileged": Deviation("3.12", "All requests are privileged: AP[1] and APTable[0] are not looked at"),
+    "always-privileged": Deviation("D8.4", "All requests are privileged: AP[1] and APTable[0] are not looked at"),
+    "ssec": Deviation(
+        "4.1", "SSec=1 is refused in CMD_CFGI_* alone (where a command has no SSec, that is free)", free=True
+    ),
+    "cds-without-stage-1": Deviation(
+        "4.3", "Without stage 1, CMD_CFGI_CD and CMD_CFGI_CD_ALL are taken for a StreamID that no device has"
+    ),
+    "missing-commands": Deviation(
+        "4.4, 4.5, 4.6", "Commands of EL2, EL3, ATS, PRI and of stalls are taken though the unit has none of these"
+    ),
+    "empty-ranges": Deviation("4.4", "TG may be other than 0 while NUM, SCALE and TTL are 0"),
+    "sync-signal": Deviation("4.7", "CS=3 is taken"),
 }
 """By name."""

@@ -11,7 +11,7 @@ from iommuctl_smmuv3.features import Features
 from tests.differential.comparison import same
 from tests.differential.outcome import Landed, Nowhere, Outcome
 from tests.differential.plans import DEVICES, Dma
-from tests.differential.smmuv3.deviations import DEVIATIONS
+from tests.differential.smmuv3 import deviations
 from tests.differential.smmuv3.reader import Reader, Registers, is_ram
 from tests.differential.smmuv3.records import Refused, Request
 from tests.differential.smmuv3.walk import Walk
@@ -47,7 +47,7 @@ class Predictor:
 
     def expect(self, event: Dma) -> Expected:
         """What QEMU must do, with the fewest deviations that make the difference. Raises Unsafe."""
-        everything = tuple(DEVIATIONS)
+        everything = tuple(deviations.DEVIATIONS)
         theirs, specified = self._found(event, everything, qemu=True), self.specified(event)
         if same(theirs.outcome, specified.outcome):
             return Expected(theirs.outcome, ())
@@ -58,8 +58,8 @@ class Predictor:
                 needed = fewer
         return Expected(theirs.outcome, tuple(dict.fromkeys(needed)))
 
-    def _found(self, event: Dma, deviations: Iterable[str], *, qemu: bool) -> Found:
-        reader = Reader(self._memory, self._features, frozenset(deviations), qemu=qemu)
+    def _found(self, event: Dma, listed: Iterable[str], *, qemu: bool) -> Found:
+        reader = Reader(self._memory, self._features, frozenset(listed), qemu=qemu)
         request = Request(DEVICES[event.device][0].source_id, event.iova, event.access == "w")
         outcome: Outcome
         try:

@@ -11,6 +11,7 @@ from tests.differential.comparison import Comparison, trace
 from tests.differential.outcome import Ours
 from tests.differential.plans import Dma
 from tests.differential.runner import Run
+from tests.differential.smmuv3 import commands, deviations
 from tests.differential.smmuv3.build import TABLES, Built
 from tests.differential.smmuv3.ours import OurSide, OurUnit
 from tests.differential.smmuv3.plans import RAM, Commands, Configuration
@@ -35,7 +36,8 @@ class SmmuRun(Run[Expected]):
         memory: FileMemory,
     ) -> None:
         self._registers = Registers(built.strtab_base, built.strtab_base_cfg, configuration.recinvsid)
-        self._predictor = Predictor(memory, Features.of(theirs.unit.features), self._registers)
+        self._features = Features.of(theirs.unit.features)
+        self._predictor = Predictor(memory, self._features, self._registers)
         self._theirs = theirs
         self._unit = OurUnit(memory, theirs.unit.features)
         super().__init__(configuration, OurSide(memory, self._unit, self._predictor), theirs, memory)
@@ -48,8 +50,11 @@ class SmmuRun(Run[Expected]):
 
     def other(self, event: Commands) -> None:
         ours, theirs = (unit.queue(event.words) for unit in (self._unit, self._theirs.unit))
-        explained = () if ours == theirs else None
-        self.note(ours, theirs, explained, "commands at which the queue stopped, with their errors")
+        expected, names = commands.theirs(event.words, self._features, deviations.DEVIATIONS)
+        specified = commands.specified(event.words, self._features)
+        explained = names if theirs == expected and ours == specified else None
+        what = "commands at which the queue stopped, with their errors"
+        self.note(ours, theirs, explained, f"{what}; expected {specified} and {expected}")
 
     def can_be_asked(self, event: Dma) -> bool:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from iommuctl.formats.bits import Layout
 from iommuctl_smmuv3.cd import Cd
+from iommuctl_smmuv3.commands import COMMANDS
 from iommuctl_smmuv3.stage1 import Stage1Descriptor, Stage1Descriptor64K
 from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K
 from iommuctl_smmuv3.ste import Ste
@@ -69,6 +70,25 @@ def sweeps() -> Iterator[tuple[type[Layout], Configuration]]:
                 bits = range(first, min(layout.bits, first + _CHUNK))
                 flips = [_flipped(Flip(_EDU, iova, depth, bit)) for bit in bits]
                 yield layout, _configuration(kind, granule, tuple(event for events in flips for event in events))
+
+
+def command_sweeps() -> Iterator[tuple[type[Layout], Configuration]]:
+    """Each configuration with the command that it is about."""
+    for layout in COMMANDS.values():
+        # Ranges say how much.
+        values = {"TTL": 3} if "TTL" in layout.values(0) else {}
+        raw = layout.encode(**values)
+        words = tuple(raw ^ 1 << bit for bit in range(8, layout.bits))
+        for kind in ("stage-1", "stage-2", "nested"):
+            for first in range(0, len(words), _CHUNK):
+                events = (Commands((raw, *words[first : first + _CHUNK])),)
+                yield layout, Configuration(kind, StreamTable(), (), (), (Stream("abort"),) * 5, events)
+
+
+def opcode_sweep() -> Configuration:
+    """Every opcode."""
+    events = tuple(Commands(tuple(range(first, first + _CHUNK))) for first in range(0, 256, _CHUNK))
+    return Configuration("nested", StreamTable(), (), (), (Stream("abort"),) * 5, events)
 
 
 def _flipped(flip: Flip) -> tuple[Event, ...]:

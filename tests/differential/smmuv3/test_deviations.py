@@ -6,10 +6,13 @@ from types import MappingProxyType
 import pytest
 
 from tests.differential.deviation import Deviation
+from tests.differential.outcome import Landed, Outcome
+from tests.differential.plans import Dma
 from tests.differential.report import Machines
-from tests.differential.smmuv3 import prediction, readings
+from tests.differential.smmuv3 import deviations, readings
 from tests.differential.smmuv3.cases import AGREED, CASES
 from tests.differential.smmuv3.deviations import DEVIATIONS
+from tests.differential.smmuv3.ours import OurUnit
 from tests.differential.smmuv3.reader import Reader
 
 
@@ -34,7 +37,7 @@ def test_both_do_the_same(name: str, machines: Machines) -> None:
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_what_is_not_listed_is_noticed(name: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     rest = {other: item for other, item in DEVIATIONS.items() if other != name}
-    monkeypatch.setattr(prediction, "DEVIATIONS", MappingProxyType(rest))
+    monkeypatch.setattr(deviations, "DEVIATIONS", MappingProxyType(rest))
     assert [one for one in machines.run(CASES[name]) if one.explained is None]
 
 
@@ -45,5 +48,18 @@ def test_what_is_listed_but_does_not_happen_is_noticed(machines: Machines, monke
     monkeypatch.setattr(readings, "_refused", never)
     assert not [one for one in machines.run(CASES["ipa-low-bits"]) if one.explained is None]
     more = {"never": Deviation("0", "no STE is good enough"), **DEVIATIONS}
-    monkeypatch.setattr(prediction, "DEVIATIONS", MappingProxyType(more))
+    monkeypatch.setattr(deviations, "DEVIATIONS", MappingProxyType(more))
     assert [one for one in machines.run(CASES["ipa-low-bits"]) if one.explained is None]
+
+
+def test_a_mistake_of_our_unit_is_noticed(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = OurUnit.request
+
+    def wrong(unit: OurUnit, event: Dma) -> tuple[Outcome, bool]:
+        outcome, hit = right(unit, event)
+        assert isinstance(outcome, Landed)
+        (piece,) = outcome.pieces
+        return Landed((piece._replace(pa=piece.pa + 8),)), hit
+
+    monkeypatch.setattr(OurUnit, "request", wrong)
+    assert [one for one in machines.run(AGREED["both stages"]) if one.explained is None]
