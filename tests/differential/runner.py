@@ -108,9 +108,9 @@ class Run(ABC, Generic[Expected]):
         elif isinstance(event, Flip):
             self._flip(event)
         elif isinstance(event, Clear):
-            step = self._side.steps(DEVICES[event.device][0], event.iova)[-1]
-            if step.structure in self.paging:
-                self._store(step.address, 0)
+            for step in self._side.steps(DEVICES[event.device][0], event.iova)[-1:]:
+                if step.structure in self.paging:
+                    self._store(step.address, 0)
         else:
             self.other(event)
 

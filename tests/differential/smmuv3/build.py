@@ -24,7 +24,7 @@ _CONFIG = {"abort": ABORT, "bypass": BYPASS, "stage 1": STAGE_1, "stage 2": STAG
 _STE = Ste.bits // 8
 _TG0 = _S2TG = {1 << 12: 0, 1 << 16: 1, 1 << 14: 2}
 _TG1 = {1 << 14: 1, 1 << 12: 2, 1 << 16: 3}
-_VMID, _ASID = 0x20, 0x100
+VMID, ASID = 0x20, 0x100
 """Those of the first stage 2 and of the first stage 1; the others follow."""
 TABLES = (STAGE_1_AT, STAGE_2_AT, (LINEAR_AT, 0x4000), (LINEAR_AT + 0x8000 * _STE, 0x1000))
 """Where tables can be; of a linear stream table, what the devices have."""
@@ -148,7 +148,7 @@ class Built:
         tree = _Tree(self._memory, self._upper, 2, stage.tree)
         tree.map(Range(stage.sees_stage_1, STAGE_1_AT[1], STAGE_1_AT[0], "rw"))
         code = 2 - tree.start if stage.tree.granule == 1 << 12 else 3 - tree.start
-        values = {"S2VMID": _VMID + number, "S2T0SZ": 64 - stage.tree.bits, "S2SL0": code, "S2TTB": tree.root}
+        values = {"S2VMID": VMID + number, "S2T0SZ": 64 - stage.tree.bits, "S2SL0": code, "S2TTB": tree.root}
         values |= {"S2TG": _S2TG[stage.tree.granule], "S2PS": 4, "S2AA64": 1, "S2R": 1}
         return {**values, **dict(stage.values)}
 
@@ -159,7 +159,7 @@ class Built:
             stage = self._configuration.stages_1[number]
             offset = 0 if below is None else self._configuration.stages_2[below].sees_stage_1 - STAGE_1_AT[0]
             address = self._lower.take(Cd.bits // 8)
-            self._memory.write(address, Cd.to_bytes(self._context(stage, _ASID + len(self._cds), offset)))
+            self._memory.write(address, Cd.to_bytes(self._context(stage, ASID + len(self._cds), offset)))
             self._cds[key] = address + offset
         return self._cds[key]
 

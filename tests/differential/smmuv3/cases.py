@@ -25,7 +25,7 @@ _EDU = 1
 _PAGE, _READ_ONLY, _HOLE, _PRIVILEGED, _UNUSED, _FAR = 0, 0x1000, 0x2000, 0x3000, 0x4000, 3 << 33
 """Addresses of pages that differ in what they allow, and of a page that is far away from them."""
 _RAM = 0x5000_0000
-_W = Dma(_EDU, "w", _PAGE, 8)
+_W, _R = Dma(_EDU, "w", _PAGE, 8), Dma(_EDU, "r", _PAGE, 8)
 _UPPER = (1 << 64) - (1 << 39)
 _HIGH = 1 << 46
 """Beyond all outputs of 44 bits."""
@@ -105,6 +105,8 @@ CASES: Mapping[str, Configuration] = {
     "ttb-at-decode": _both(_W, values=(("TTB1", 1 << 38),), upper=Tree(1 << 12, 39, False, ())),
     # Stage 2 does not map the page of the last table.
     "table-fetch": _both(_flip(5, 0), _W),
+    # S2AP of the page of the start table allows no reads.
+    "ttrnw": _both(_flip(15, 6), _R),
     "tbi1": _one(Dma(_EDU, "w", _UPPER ^ 0xA5 << 56, 8), values=(("TBI1", 1),), upper=True),
     "ipa-low-bits": _two(Dma(_EDU, "w", _HOLE + 8, 8)),
     # The second half of the addresses is the second of two tables at level 1.

@@ -30,6 +30,7 @@ DEVIATIONS: Mapping[str, Deviation] = {
     "table-fetch": Deviation(
         "7.3", "A fault of stage 2 on a table below the start table has S2=0 and the table's IPA, and is up to CD.R"
     ),
+    "ttrnw": Deviation("7.3", "F_PERMISSION of stage 2 on a table has no TTRnW"),
     "tbi1": Deviation("5.4", "TBI0 says for upper addresses, too, whether the top byte is ignored"),
     "ipa-low-bits": Deviation("7.3", "IPA of a record has the lower 12 bits of the address, too"),
     "concatenation": Deviation("D8.2", "Of start tables that lie side by side, the first one alone is used"),

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from iommuctl.formats.memory import FileMemory, read_word, write_word
-from iommuctl.model import Access, Piece, Rid, Slot, Step
+from iommuctl.model import Access, Rid, Slot, Step
 from iommuctl_smmuv3.id_registers import IDR0
 from iommuctl_smmuv3.unit import Unit
-from tests.differential.outcome import Faulted, Landed, Nowhere, Ours, Outcome
+from tests.differential.outcome import Faulted, Ours, Outcome
 from tests.differential.plans import DEVICES, Dma
+from tests.differential.smmuv3.caches import outcome_at
 from tests.differential.smmuv3.prediction import Predictor
-from tests.differential.smmuv3.reader import is_ram
 from tests.differential.smmuv3.unit import Smmu
 from tests.machine import DictRows, SilentBus
 
@@ -42,9 +42,7 @@ class OurUnit(Smmu):
         address = answer.translation.pa
         if address is None:
             return self.take_fault() or Faulted(_code(answer.translation.fault), None), answer.hit
-        if not is_ram(address, event.size):
-            return Nowhere(address), answer.hit
-        return Landed((Piece(event.iova, address, event.size),)), answer.hit
+        return outcome_at(event, address), answer.hit
 
     def entries(self, event: Dma) -> tuple[Step, ...]:
         """What it visits on the way to an address, where it has nothing in its caches."""
@@ -72,10 +70,10 @@ class OurSide:
         return self._predictor.specified(asked).steps
 
     def dma(self, event: Dma, data: bytes) -> Ours:  # noqa: ARG002
-        steps = self._predictor.specified(event).steps
+        specified = self._predictor.specified(event)
         outcome, hit = self._unit.request(event)
         self._record = getattr(outcome, "record", None)
-        return Ours(outcome, hit, False, steps)
+        return Ours(outcome, hit, outcome != specified.outcome, specified.steps)
 
     def take_record(self) -> int | None:
         record, self._record = self._record, None

@@ -112,3 +112,8 @@ class Configuration(NamedTuple):
 
 
 STREAM_IDS = tuple(rid.source_id for rid, _ in DEVICES)
+
+
+def is_ram(address: int, size: int) -> bool:
+    """Whether all of it is memory."""
+    return RAM[0] <= address and address + size <= sum(RAM)

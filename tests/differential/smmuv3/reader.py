@@ -8,16 +8,12 @@ from iommuctl.errors import OutsideMemory
 from iommuctl.formats.memory import Memory
 from iommuctl.model import Step
 from iommuctl_smmuv3.features import Features
-from tests.differential.smmuv3.plans import RAM, STAGE_1_AT
+from tests.differential.smmuv3.caches import Asked, Translation
+from tests.differential.smmuv3.plans import RAM, STAGE_1_AT, is_ram
 from tests.differential.smmuv3.records import Unsafe
 
 _HOLES = ((sum(RAM), 1 << 38), (1 << 40, 1 << 64))
 """Addresses (first, end) where the machine virt has nothing at all: the bus refuses what goes there."""
-
-
-def is_ram(address: int, size: int) -> bool:
-    """Whether all of it is memory."""
-    return RAM[0] <= address and address + size <= sum(RAM)
 
 
 class Reader:
@@ -31,6 +27,12 @@ class Reader:
         self.features = features
         self.steps: list[Step] = []
         self.met: list[str] = []
+        self.asked: Asked | None = None
+        """By what the answer is cached, once that is known."""
+        self.stage_2: Translation | None = None
+        """What stage 2 has made of the request's own IPA."""
+        self.page = self.granule = 0
+        """Of what was translated, once it is: its size, and the granule of the stage that the request enters."""
         self._memory = memory
         self._deviations = deviations
         self.qemu = qemu
@@ -53,6 +55,11 @@ class Reader:
         known = is_ram(address, size) and address >= STAGE_1_AT[0]
         if self.qemu and not known and not any(first <= address and address + size <= end for first, end in _HOLES):
             raise Unsafe
+
+    def found(self, size: int, granule: int) -> None:
+        """A leaf on the request's own way, in bytes. With both stages, the smaller one counts."""
+        self.page = min(self.page or size, size)
+        self.granule = self.granule or granule
 
     def read(self, structure: str, address: int, words: int, stage: int = 0) -> tuple[int, ...] | None:
         """The words of an entry; None where there is no memory."""

@@ -73,8 +73,10 @@ class Place(NamedTuple):
     ipa: int = 0
 
 
-def translation(code: int, request: Request, place: Place, *, recorded: bool, read: bool | None = None) -> Refused:
-    """A fault of a walk; `read` is RnW, where that is not the request's own."""
+def translation(
+    code: int, request: Request, place: Place, *, recorded: bool, read: bool | None = None, table_read: bool = False
+) -> Refused:
+    """A fault of a walk; `read` is RnW, where that is not the request's own, and `table_read` is TTRnW."""
     layout = EVENTS[code]
     rnw = not request.write if read is None else read
     raw = layout.encode(
@@ -82,6 +84,7 @@ def translation(code: int, request: Request, place: Place, *, recorded: bool, re
         IPA=place.ipa & ((1 << 56) - (1 << 12)),
     )  # fmt: skip
     raw |= (place.ipa & 0xFFF | place.ipa >> 56 << 56) << 192
+    raw |= FPermission.TTRnW.put(table_read)
     return Refused(Faulted(code, raw if recorded else None))
 
 

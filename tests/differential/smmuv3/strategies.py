@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from iommuctl_smmuv3.ste import Ste
-from tests.differential.plans import DEVICES, Flip, Range
+from iommuctl_smmuv3.tlb_commands import (
+    TlbiNhAll,
+    TlbiNhAsid,
+    TlbiNhVa,
+    TlbiNhVaa,
+    TlbiNsnhAll,
+    TlbiS2Ipa,
+    TlbiS12Vmall,
+)
+from tests.differential.plans import DEVICES, Clear, Dma, Flip, Range
+from tests.differential.smmuv3.build import ASID, VMID
+from tests.differential.smmuv3.caches import TG
 from tests.differential.smmuv3.descriptors import block_levels, highest, shift
 from tests.differential.smmuv3.kinds import KINDS, Kind
 from tests.differential.smmuv3.plans import (
@@ -61,6 +72,9 @@ def configurations(draw: DrawFn) -> Configuration:
     stages_1 = tuple(draw(st.lists(_stages_1(outputs), min_size=1, max_size=2))) if 1 in kind.stages else ()
     streams = tuple(draw(_streams(kind, len(stages_1), len(stages_2))) for _ in DEVICES)
     plan = Configuration(kind.name, table, stages_1, stages_2, streams, (), recinvsid=draw(st.integers(0, 3)) > 0)
+    if draw(st.integers(0, 3)) == 0:
+        plan = _without_rights(plan)
+        return plan._replace(events=tuple(draw(_caching(plan))))
     return plan._replace(events=tuple(draw(_events(plan))))
 
 
@@ -168,3 +182,56 @@ def _events(draw: DrawFn, plan: Configuration) -> list[Event]:
         asked = [draw(dmas(own)), draw(dmas(own)), *draw(st.lists(dmas(anywhere), min_size=1, max_size=3))]
         events += [flip, _FORGET, *(event for dma in asked for event in (dma, _FORGET)), flip, _FORGET]
     return events
+
+
+def _without_rights(plan: Configuration) -> Configuration:
+    """The same with everything allowed: what comes of a request that cached rights refuse is a unit's own affair."""
+
+    def all_rights(tree: Tree | None) -> Tree | None:
+        return tree and tree._replace(ranges=tuple(one._replace(prot="rwu") for one in tree.ranges))
+
+    stages_1 = tuple(one._replace(lower=all_rights(one.lower), upper=all_rights(one.upper)) for one in plan.stages_1)
+    stages_2 = tuple(one._replace(tree=all_rights(one.tree) or one.tree) for one in plan.stages_2)
+    return plan._replace(stages_1=stages_1, stages_2=stages_2)
+
+
+@st.composite
+def _caching(draw: DrawFn, plan: Configuration) -> list[Event]:
+    """Pages change behind the caches' backs, and commands come that take some of what is cached away."""
+    anywhere = _aims(plan)
+    events: list[Event] = [*draw(st.lists(dmas(anywhere), min_size=3, max_size=5))]
+    for _ in range(draw(st.integers(1, 4))):
+        known = [event for event in events if isinstance(event, Dma)]
+        target = draw(st.sampled_from(known))
+        if draw(st.booleans()):
+            # Never so far that it is not RAM.
+            events.append(Flip(target.device, target.iova, 0, draw(st.integers(12, 26)), paging=True))
+        else:
+            events.append(Clear(target.device, target.iova))
+        near = draw(st.sampled_from(known)).iova
+        if draw(st.booleans()):
+            events.append(Commands(tuple(draw(st.lists(_invalidations(plan, (target.iova, near)), max_size=3)))))
+        events += [Dma(target.device, target.access, target.iova, 8), draw(st.sampled_from(known))]
+        events += draw(st.lists(dmas(anywhere), max_size=2))
+    return events
+
+
+@st.composite
+def _invalidations(draw: DrawFn, plan: Configuration, addresses: tuple[int, ...]) -> int:
+    """A command, mostly for what is in use."""
+    stages = KINDS[plan.kind].stages
+    stage_1 = (TlbiNhAll, TlbiNhAsid, TlbiNhVa, TlbiNhVa, TlbiNhVaa) if 1 in stages else ()
+    stage_2 = (TlbiS12Vmall, TlbiS2Ipa, TlbiS2Ipa) if 2 in stages else ()
+    layout = draw(st.sampled_from((*stage_1, *stage_2, TlbiNsnhAll)))
+    tags = {"VMID": draw(st.sampled_from([0, VMID, VMID + 1])) if 2 in stages else 0}
+    tags["ASID"] = draw(st.sampled_from([ASID, ASID, ASID + 1, ASID + 2]))
+    tags["Addr"] = draw(st.sampled_from(addresses)) & -4096
+    tags["Leaf"] = draw(st.integers(0, 1))
+    if draw(st.booleans()):
+        granule = draw(st.sampled_from(_GRANULES))
+        tags |= {"TG": TG[granule], "NUM": draw(st.integers(1, 31)), "SCALE": draw(st.sampled_from([0, 0, 1, 5]))}
+        tags["Addr"] &= -granule
+    if layout is TlbiS2Ipa:
+        tags["Addr"] &= (1 << 52) - 1
+    raw: int = layout.encode(**{name: value for name, value in tags.items() if name in layout.values(0)})
+    return raw

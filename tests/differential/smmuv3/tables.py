@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from iommuctl_smmuv3.events import CLASS_IN, CLASS_TT
 from tests.differential.smmuv3 import descriptors
+from tests.differential.smmuv3.caches import Tag, Translation
 from tests.differential.smmuv3.descriptors import LAST, shift
 from tests.differential.smmuv3.reader import Reader
 from tests.differential.smmuv3.records import (
@@ -74,7 +75,8 @@ class Stage2:
         place = Place(True, cls, ipa if ipa & 0xFFF and reader.deviates("ipa-low-bits") else ipa & -4096)
 
         def refused(code: int) -> Refused:
-            return translation(code, request, place, recorded=self._recorded, read=read)
+            told = code == PERMISSION and cls == CLASS_TT and not reader.deviates("ttrnw")
+            return translation(code, request, place, recorded=self._recorded, read=read, table_read=told)
 
         if ipa >> tree.bits:
             raise refused(TRANSLATION)
@@ -102,6 +104,11 @@ class Stage2:
         needed = descriptors.S2AP_WRITE if write else descriptors.S2AP_READ
         found = [(ACCESS, not raw & descriptors.AF and not self._affd), (PERMISSION, not raw & needed)]
         _judge(reader, refused, found, bool(output >> tree.output))
+        if cls == CLASS_IN:
+            reader.found(1 << shift(tree.granule, level), tree.granule)
+            assert reader.asked
+            size = 1 << shift(tree.granule, level)
+            reader.stage_2 = Translation(Tag(reader.asked.tag.vmid), ipa & -size, output, size, tree.granule)
         return output | ipa & (1 << shift(tree.granule, level)) - 1
 
 
@@ -158,6 +165,7 @@ class Stage1:
         unused = not raw & descriptors.AF and not self._affd
         found = [(ACCESS, unused), (PERMISSION, self._denied(request, raw, limits))]
         _judge(reader, refused, found, bool(output >> tree.output))
+        reader.found(1 << shift(tree.granule, level), tree.granule)
         return output | iova & (1 << shift(tree.granule, level)) - 1
 
     def _next_table(self, request: Request, table: int) -> tuple[int, bool]:

@@ -13,6 +13,7 @@ from iommuctl_smmuv3.stage2_geometry import GRANULES
 from iommuctl_smmuv3.ste import BYPASS, STAGE_2, WITH_STAGE_1, WITH_STAGE_2, Ste
 from iommuctl_smmuv3.stream_table import MAX_SPAN, L1Std, array_size
 from tests.differential.smmuv3 import descriptors, readings
+from tests.differential.smmuv3.caches import Asked, Tag
 from tests.differential.smmuv3.reader import Reader, Registers
 from tests.differential.smmuv3.records import (
     ABORTED,
@@ -63,9 +64,12 @@ class Walk:
             assert below
             if request.iova >> reader.features.ias:
                 raise translation(ADDR_SIZE, request, place, recorded=not reader.deviates("input-size"))
+            reader.asked = Asked(Tag(Ste.S2VMID.get(ste)), request.iova)
             return below.translate(request, request.iova, CLASS_IN)
         assert config in WITH_STAGE_1
         ipa = self._stage_1(ste, below)
+        if below and reader.asked:
+            reader.asked = reader.asked._replace(ipa=ipa)
         return below.translate(request, ipa, CLASS_IN) if below else ipa
 
     # The stream table
@@ -134,6 +138,7 @@ class Walk:
             bases = self._both_bases(below, cd, ste)
         if not readings.cd_is_legal(reader, cd, ste, tables=2):
             raise bad_cd(request)
+        reader.asked = Asked(Tag(Ste.S2VMID.get(ste), Cd.ASID.get(cd)), None)
         which = request.iova >> 55 & 1
         recorded, had, affd = (bool(Cd.field(name).get(cd)) for name in ("R", f"HAD{which}", "AFFD"))
         wrong = translation(TRANSLATION, request, Place(False, CLASS_IN), recorded=recorded)
