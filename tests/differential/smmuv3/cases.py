@@ -5,8 +5,16 @@ from collections.abc import Mapping
 
 from iommuctl_smmuv3.commands import StallTerm, Sync
 from iommuctl_smmuv3.configuration_commands import CfgiCdAll
-from iommuctl_smmuv3.tlb_commands import TlbiNhVa, TlbiNsnhAll
-from tests.differential.plans import Dma, Flip, Range
+from iommuctl_smmuv3.tlb_commands import (
+    TlbiNhAsid,
+    TlbiNhVa,
+    TlbiNhVaa,
+    TlbiNsnhAll,
+    TlbiS2Ipa,
+    TlbiS12Vmall,
+)
+from tests.differential.plans import Clear, Dma, Flip, Range
+from tests.differential.smmuv3.build import ASID, VMID
 from tests.differential.smmuv3.plans import (
     STAGE_1_AT,
     Commands,
@@ -80,6 +88,11 @@ def _commands(kind: str, *words: int) -> Configuration:
     return Configuration(kind, StreamTable(), (), (), (Stream("abort"),) * 5, (Commands(words),))
 
 
+def _changed(configuration: Configuration, command: int) -> Configuration:
+    """A page goes, and a command tells the caches, before it is asked for again."""
+    return configuration._replace(events=(_W, Clear(_EDU, _PAGE), Commands((command,)), _W))
+
+
 _TWO_LEVELS = StreamTable(split=8, whole=False)
 
 CASES: Mapping[str, Configuration] = {
@@ -143,6 +156,16 @@ AGREED: Mapping[str, Configuration] = {
         stages_2=(Stage2(Tree(1 << 12, 40, True, (Range(_PAGE, 0x20_0000, 0x5020_0000, "rw"),)), (), STAGE_1_AT[0]),),
         events=_events((_W,)),
     ),
+    "a page is invalidated, refused": _changed(_one(), TlbiNhVa.encode(ASID=ASID)),
+    "a range is invalidated, refused": _changed(_one(), TlbiNhVa.encode(ASID=ASID, TG=1, NUM=3)),
+    "a page of all ASIDs is invalidated, refused": _changed(_one(), TlbiNhVaa.encode()),
+    "an ASID is invalidated, refused": _changed(_one(), TlbiNhAsid.encode(ASID=ASID)),
+    "another ASID is invalidated": _changed(_one(), TlbiNhAsid.encode(ASID=ASID + 1)),
+    "another page is invalidated": _changed(_one(), TlbiNhVa.encode(ASID=ASID, Addr=_READ_ONLY)),
+    "a page of stage 2 is invalidated, refused": _changed(_two(), TlbiS2Ipa.encode(VMID=VMID)),
+    "a VMID is invalidated, refused": _changed(_two(), TlbiS12Vmall.encode(VMID=VMID)),
+    "another VMID is invalidated": _changed(_two(), TlbiS12Vmall.encode(VMID=VMID + 1)),
+    "a VMID of both stages is invalidated, refused": _changed(_both(), TlbiS12Vmall.encode(VMID=VMID)),
     "beyond the width of stage 2, refused": _two(Dma(_EDU, "w", 1 << 40, 8)),
 }
 """Where both must do the same."""
