@@ -31,13 +31,12 @@ from iommuctl.model import (
     Slot,
     Translation,
 )
-from iommuctl.nesting import nested_below
 from iommuctl.pgtables import check_root, nest_parent, pgtable_format
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
 from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number, check_range
 from iommuctl.session import Operation
 from iommuctl.simulation import Simulation
-from iommuctl.slots import install, take_off, unbind
+from iommuctl.slots import install, nested_below, take_off, unbind
 
 
 class Iommu(Simulation):

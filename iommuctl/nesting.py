@@ -7,9 +7,10 @@ is on no nest parent, and page tables as soon as it is.
 """
 
 from iommuctl.errors import CannotNest, InUse, ParentNotAttached, Unsupported
-from iommuctl.model import Attachment, Binding, Occupant, Slot
+from iommuctl.model import Attachment, Binding, Slot
 from iommuctl.requests import SlotChange
 from iommuctl.session import Operation
+from iommuctl.slots import nested_below
 
 SHOWN = 10
 """How many PASIDs a refusal lists."""
@@ -17,22 +18,12 @@ SHOWN = 10
 
 def check_nesting(operation: Operation, change: SlotChange) -> None:
     """Raise CannotNest, Unsupported, InUse or ParentNotAttached for what one stage 2 per device rules out."""
-    if operation.capabilities.nesting != "device":
-        return
     if change.slot.pasid is None:
         _check_device(operation, change)
     elif isinstance(change.new, Binding):
         _check_binding(operation, change.new)
     elif change.new:
         _check_attachment(operation, change.new)
-
-
-def nested_below(operation: Operation, held: Occupant) -> list[Binding]:
-    """The bindings that need what a RID's own slot holds to stay there: those of its PASIDs, ascending."""
-    if operation.capabilities.nesting != "device" or held.slot.pasid is not None:
-        return []
-    found = operation.books.slots(rid=held.slot.rid, domain=held.domain)
-    return [each for each in found if isinstance(each, Binding) and each.slot.pasid is not None]
 
 
 def _check_device(operation: Operation, change: SlotChange) -> None:

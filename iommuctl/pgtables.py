@@ -12,11 +12,9 @@ from iommuctl.errors import (
     OutOfAperture,
     Unsupported,
 )
-from iommuctl.formats.format import WORD
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Binding, Domain, PageTable, Placed, Rid
 from iommuctl.objects import Objects, forget_pgtable, pgtable_users
-from iommuctl.pools import check_pool
 from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
 from iommuctl.slots import in_use, user_words
@@ -41,6 +39,8 @@ class PageTables(Objects):
         check_name(name)
         check_label(label)
         check_range("pool", pool, pool_size, PAGE)
+        from iommuctl.pools import check_pool
+
         with self._change(f"pgtable create {name}") as operation:
             books = operation.books
             domain = nest_parent(operation, parent)
@@ -198,6 +198,8 @@ def pgtable_format(operation: Operation, wanted: str | None) -> str:
 
 def check_root(operation: Operation, domain: Domain, root: int, kind: str) -> None:
     """A root given by its GPA is aligned to its size, inside the parent. What it holds is the guest's affair."""
+    from iommuctl.formats.format import WORD
+
     check_numbers(addr=root)
     fmt = operation.driver.stage1_format(kind)
     size = WORD * fmt.entries(fmt.levels)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from iommuctl.errors import InUse
 from iommuctl.model import Attachment, Binding, Occupant
-from iommuctl.nesting import check_nesting
 from iommuctl.requests import SlotChange
 from iommuctl.session import Operation
 
@@ -13,10 +12,15 @@ from iommuctl.session import Operation
 def install(operation: Operation, change: SlotChange) -> Occupant | None:
     """Have the backend make the change, and the row say so; returns what the slot holds now.
 
-    Raises what check_nesting raises, and where the CD table of a RID is in guest memory, what with_guest raises.
+    Raises what check_nesting raises where all nested slots of a device share its parent, and what with_guest raises
+    where its CD table is in guest memory.
     """
-    check_nesting(operation, change)
-    in_guest = operation.capabilities.context_tables_in_guest
+    nesting, in_guest = operation.capabilities.nesting, operation.capabilities.context_tables_in_guest
+    # Imported where it applies: most commands change no slot, and most backends need neither.
+    if nesting == "device":
+        from iommuctl.nesting import check_nesting
+
+        check_nesting(operation, change)
     if in_guest:
         from iommuctl.cd_pools import with_guest
 
@@ -44,6 +48,14 @@ def take_off(operation: Operation, what: str, slots: Sequence[Occupant], *, forc
         raise in_use(what, [user_words(occupant) for occupant in slots])
     for occupant in reversed(slots):
         install(operation, SlotChange(occupant.slot, occupant, None))
+
+
+def nested_below(operation: Operation, held: Occupant) -> list[Binding]:
+    """The bindings that need what a RID's own slot holds to stay there: those of its PASIDs, ascending."""
+    if operation.capabilities.nesting != "device" or held.slot.pasid is not None:
+        return []
+    found = operation.books.bindings(held.slot.rid)
+    return [each for each in found if each.slot.pasid is not None]
 
 
 def user_words(occupant: Occupant) -> str:
