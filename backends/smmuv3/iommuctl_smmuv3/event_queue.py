@@ -46,18 +46,23 @@ class EventQueue:
             "InputAddr": request.iova,
             **refused.fields,
         }
+        stag = None
         if refused.stalls:
-            known |= {"Stall": 1, "STAG": self._stall(request.stream)}
+            if (stag := self._free_stag()) is None:
+                # The transaction waits for a tag, and its record with it.
+                return
+            known |= {"Stall": 1, "STAG": stag}
         names = {field.name for field in layout.fields}
         record = layout.encode(**{name: int(value) for name, value in known.items() if name in names})
-        if not self._put(record) and refused.stalls:
-            # It is told when there is room: IHI0070 G.b section 7.2.
-            self._rows.put(STALLED, _key(known["STAG"]), [request.stream, f"{record:#x}"])
+        told = self._put(record, may_be_lost=stag is None)
+        if stag is not None:
+            # What is not told yet is told when there is room: IHI0070 G.b section 7.2.
+            self._rows.put(STALLED, _key(stag), [request.stream, None if told else f"{record:#x}"])
 
     def retry(self) -> None:
         """Software made room, or switched the queue on: tell of stalled transactions that wait for it."""
         for key, (stream, record) in self._rows.scan(STALLED):
-            if record and self._put(int(record, 16)):
+            if record and self._put(int(record, 16), may_be_lost=False):
                 self._rows.put(STALLED, key, [stream, None])
 
     def resume(self, stag: int, stream: int) -> None:
@@ -72,14 +77,12 @@ class EventQueue:
             if stream in (None, owner):
                 self._rows.delete(STALLED, key)
 
-    def _stall(self, stream: int) -> int:
+    def _free_stag(self) -> int | None:
         used = {int(key, 16) for key, _ in self._rows.scan(STALLED)}
-        stag = next(stag for stag in range(_STAGS) if stag not in used)
-        self._rows.put(STALLED, _key(stag), [stream, None])
-        return stag
+        return next((stag for stag in range(_STAGS) if stag not in used), None)
 
-    def _put(self, record: int) -> bool:
-        """Write a record. False when there is no room for it."""
+    def _put(self, record: int, *, may_be_lost: bool) -> bool:
+        """Write a record. False when there is no room for it; the queue has overflowed if the record is lost then."""
         registers = self._registers
         if not CR0.EVENTQEN.get(registers.get("CR0")) or self._has_error(Gerror.EVENTQ_ABT_ERR.mask):
             return False
@@ -87,7 +90,7 @@ class EventQueue:
         base = registers.get("EVENTQ_BASE")
         ring = Ring(EventqBase.ADDR.get(base), EventqBase.LOG2SIZE.get(base), self._features.eventq_bits, _RECORD)
         if ring.is_full(produced, consumed):
-            if not (produced ^ consumed) & _OVERFLOW:
+            if may_be_lost and not (produced ^ consumed) & _OVERFLOW:
                 registers.put("EVENTQ_PROD", produced ^ _OVERFLOW)
             return False
         try:

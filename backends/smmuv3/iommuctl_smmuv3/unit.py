@@ -80,14 +80,19 @@ class Unit:
             # Ignored, as the version of the unit has it.
             return
         if name == "GBPA":
+            if not Gbpa.Update.get(value):
+                return
             value &= ~Gbpa.Update.mask
         self._registers.put(name, value)
         if name == "CR0":
             self._switch(value)
         elif name == "IRQ_CTRL":
             self._registers.put("IRQ_CTRLACK", value)
-        elif name in ("CMDQ_PROD", "GERRORN"):
+        elif name == "CMDQ_PROD":
             self._run_commands()
+        elif name == "GERRORN":
+            self._run_commands()
+            self._events.retry()
         elif name == "EVENTQ_CONS":
             self._events.retry()
 
