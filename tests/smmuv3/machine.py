@@ -20,7 +20,7 @@ COMMANDS, RECORDS = 0xE0000, 0xE8000
 Words = tuple[int, ...]
 
 
-def idr0(**fields: int) -> int:
+def idr0_with(**fields: int) -> int:
     """IDR0 of the unit that is simulated by default, with some fields changed."""
     return DEFAULTS["IDR0"] & ~sum(IDR0.field(name).mask for name in fields) | IDR0.encode(**fields)
 

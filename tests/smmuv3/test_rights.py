@@ -6,7 +6,7 @@ import pytest
 from iommuctl.model import Access, Slot
 from tests.smmuv3.fault_cases import with_bits
 from tests.smmuv3.handmade import BOTH_5, CD_5, I3, L0, L1, L2, L3, ONE_5, RW, TWO, handmade, ste
-from tests.smmuv3.machine import Machine, idr0, slot
+from tests.smmuv3.machine import Machine, idr0_with, slot
 
 PXN, UXN = 1 << 53, 1 << 54
 PXN_TABLE, UXN_TABLE = 1 << 59, 1 << 60
@@ -180,5 +180,5 @@ def test_a_protected_table_walk() -> None:
 
 
 def test_a_unit_of_one_stage() -> None:
-    assert both(handmade(idr0=idr0(S2P=0))) == ("rwx", "rw")
-    assert rights(handmade(idr0=idr0(S1P=0)), TWO, 0x30000) == "rwx"
+    assert both(handmade(idr0=idr0_with(S2P=0))) == ("rwx", "rw")
+    assert rights(handmade(idr0=idr0_with(S1P=0)), TWO, 0x30000) == "rwx"

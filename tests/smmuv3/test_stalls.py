@@ -7,12 +7,12 @@ from iommuctl_smmuv3 import event_queue
 from iommuctl_smmuv3.event_queue import STALLED
 from tests.smmuv3.fault_cases import with_bits
 from tests.smmuv3.handmade import ABSENT, BOTH, CD_0, I3, ONE, RO, RW, TWO, handmade, ste
-from tests.smmuv3.machine import Machine, idr0
+from tests.smmuv3.machine import Machine, idr0_with
 
 S, R, A = 1 << 44, 1 << 45, 1 << 46
 S2S, S2R = 1 << 57, 1 << 58
 NO_ATS = {ste(where) + 8: 0x1000_0000_00D6 for where in (ONE, TWO, BOTH)}
-STALLS = idr0(STALL_MODEL=0, TERM_MODEL=0)
+STALLS = idr0_with(STALL_MODEL=0, TERM_MODEL=0)
 RECORD = (0x08_0000_0010, 0x208_0000_0000, ABSENT, 0)
 
 
@@ -216,7 +216,7 @@ def test_more_stalls_than_tags(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_structures_that_the_unit_cannot_follow() -> None:
     """A unit that cannot stall, one that always does, one that always aborts; an STE that forbids it."""
     assert handmade(with_bits(CD_0, S)).goes(ONE, RW) == "C_BAD_CD"
-    assert handmade(idr0=idr0(STALL_MODEL=2)).goes(ONE, RW) == "C_BAD_CD"
+    assert handmade(idr0=idr0_with(STALL_MODEL=2)).goes(ONE, RW) == "C_BAD_CD"
     assert handmade(with_bits(CD_0, 0, A)).goes(ONE, RW) == "C_BAD_CD"
     assert model(with_bits(CD_0, S) | with_bits(ste(ONE) + 8, 1 << 27)).goes(ONE, RW) == "C_BAD_CD"
     assert model(with_bits(ste(ONE) + 8, 1 << 27)).goes(ONE, RW) == 0x30000

@@ -6,7 +6,7 @@ import pytest
 from iommuctl.model import Access
 from tests.smmuv3.fault_cases import with_bits
 from tests.smmuv3.handmade import BOTH, L3, ONE, PRIV, RO, RW, handmade, ste
-from tests.smmuv3.machine import idr0, slot
+from tests.smmuv3.machine import idr0_with, slot
 
 AT = RW + 0x123
 BAD, DISABLED = "C_BAD_SUBSTREAMID", "F_STREAM_DISABLED"
@@ -130,7 +130,7 @@ def test_a_unit_that_cannot_overrule_ignores_it() -> None:
 def test_vmids_that_count_without_stage_2() -> None:
     """On a unit with stage 2, S2VMID of a stream without; on one without stage 2, none."""
     assert handmade().ask(ONE, AT).tag[:3] == (0, 0x11, 0x12)
-    assert handmade(idr0=idr0(S2P=0)).ask(ONE, AT).tag[:3] == (0, 0, 0x12)
+    assert handmade(idr0=idr0_with(S2P=0)).ask(ONE, AT).tag[:3] == (0, 0, 0x12)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_vmids_that_count_without_stage_2() -> None:
 )
 def test_stream_worlds(strw: int, cr2: int, hyp: int, world: int) -> None:
     """STRW counts on units with EL2; CR2.E2H tells whether that has ASIDs."""
-    machine = handmade(with_bits(ste(ONE) + 8, strw << 30), cr2=cr2, idr0=idr0(Hyp=hyp))
+    machine = handmade(with_bits(ste(ONE) + 8, strw << 30), cr2=cr2, idr0=idr0_with(Hyp=hyp))
     assert machine.ask(ONE, AT).tag[:3] == (world, 0 if world else 0x11, -1 if world == 2 else 0x12)
 
 

@@ -25,7 +25,7 @@ from tests.smmuv3.handmade import (
     handmade,
     ste,
 )
-from tests.smmuv3.machine import Machine, idr0, slot, structures
+from tests.smmuv3.machine import Machine, idr0_with, slot, structures
 
 GIB = 1 << 30
 
@@ -46,7 +46,7 @@ def worked() -> Machine:
     memory.put(structures((0x0012_E205_C000_3510, 0x9_1000_0000, 0, 0xF404_FF44), 0x8_8001_0140))
     memory.put({0x9_1000_07F0: 0x9_1000_1003, 0x9_1000_1240: 0x9_1000_2003, 0x9_1000_2D10: 0x9_1000_3003})
     memory.put({0x9_1000_3B38: 0x60_0008_0000_3F47})
-    machine = Machine(memory, idr0=idr0(STALL_MODEL=0))
+    machine = Machine(memory, idr0=idr0_with(STALL_MODEL=0))
     machine.switch_on(0x4000_0008_8800_0000, 0x10210)
     return machine
 

@@ -24,6 +24,8 @@ _SSEC = 1 << 10
 _COMMAND = 16
 _ILLEGAL_CS, _ILLEGAL_RESP = 3, 3
 _LARGEST_SCALE = 39
+_SCALE_WITHOUT_DS = 0x1F
+_RESERVED_OF_IPA = tlbi.TlbiNhVa.Addr.mask & ~tlbi.TlbiS2Ipa.Addr.mask
 _GRANULES = {1: 12, 2: 14, 3: 16}
 """log2 of granules by TG, which has other codes than S2TG and TG1."""
 
@@ -61,7 +63,7 @@ class CommandQueue:
         self._events = events
         self._features = features
         self._enabled = enabled
-        self._vmw = vmw if vmw <= 4 else 0
+        self._vmw = vmw if features.vmw and vmw <= 4 else 0
         self.waiting = waiting
         self.interrupt_lost = False
 
@@ -84,7 +86,7 @@ class CommandQueue:
 
     def _execute(self, raw: int) -> None:
         layout = COMMANDS.get(raw & 0xFF)
-        if layout is None or raw & _SSEC or not self._is_there(raw & 0xFF):
+        if layout is None or not self._is_there(raw & 0xFF) or (raw & _SSEC and hasattr(layout, "SSec")):
             raise CommandError(CERROR_ILL)
         # Reserved bits are ignored, and prefetches are hints.
         if carry_out := self._COMMANDS.get(raw & 0xFF):
@@ -125,7 +127,9 @@ class CommandQueue:
     # Translations
 
     def _vmids(self, vmid: int) -> Iterator[int]:
-        """The VMIDs that a command means: CR0.VMW has lower bits ignored."""
+        """The VMIDs that a command means: CR0.VMW has lower bits ignored, and without stage 2 there is one."""
+        if not self._features.s2p:
+            return iter((0,))
         first = vmid >> self._vmw << self._vmw
         return iter(range(first, first + (1 << self._vmw)))
 
@@ -170,7 +174,7 @@ class CommandQueue:
             self._tlb.drop_vmid(IPA, vmid)
 
     def _s2_ipa(self, raw: int) -> None:
-        block = self._block(raw)
+        block = self._block(raw & ~_RESERVED_OF_IPA)
         for vmid in self._vmids(tlbi.TlbiS2Ipa.VMID.get(raw)):
             # What was made of both stages stays: IHI0070 G.b section 4.4.
             self._tlb.drop_block(Tag(IPA, vmid, GLOBAL), block)
@@ -184,6 +188,8 @@ class CommandQueue:
         layout = tlbi.TlbiNhVa
         first, leaf = layout.Addr.get(raw), bool(layout.Leaf.get(raw))
         num, scale, ttl, tg = (field.get(raw) for field in (layout.NUM, layout.SCALE, layout.TTL, layout.TG))
+        if not self._features.ds:
+            scale &= _SCALE_WITHOUT_DS
         if not self._features.ril or not tg:
             return Block(first, first | 0xFFF, leaf)
         if tg == 2 and ttl == 1 and not self._features.ds:
@@ -197,11 +203,11 @@ class CommandQueue:
     # Devices and answers
 
     def _atc_inv(self, raw: int) -> None:
+        if not self._enabled:
+            return
         order = AtcInv.Size.get(raw)
         if order > WHOLE_ADDRESS_SPACE:
             raise CommandError(CERROR_ILL)
-        if not self._enabled:
-            return
         size = 1 << order + 12
         first = AtcInv.Addr.get(raw) & -size
         last, stream = min(first + size - 1, MAX_ADDRESS), AtcInv.StreamID.get(raw)
@@ -217,7 +223,7 @@ class CommandQueue:
 
     def _pri_resp(self, raw: int) -> None:
         # No page request has come through the PRI queue.
-        if PriResp.Resp.get(raw) == _ILLEGAL_RESP:
+        if self._enabled and PriResp.Resp.get(raw) == _ILLEGAL_RESP:
             raise CommandError(CERROR_ILL)
 
     def _resume(self, raw: int) -> None:

@@ -37,6 +37,8 @@ class Features(NamedTuple):
     """ATS that translates stage 1 alone."""
     asid16: bool
     vmid16: bool
+    vmw: bool
+    """Invalidations can ignore lower bits of a VMID."""
     msi: bool
     """Interrupts by writes to memory."""
     pri: bool
@@ -113,6 +115,7 @@ class Features(NamedTuple):
             split_ats=not IDR0.NS1ATS.get(idr0),
             asid16=bool(IDR0.ASID16.get(idr0)),
             vmid16=bool(IDR0.VMID16.get(idr0)),
+            vmw=bool(IDR0.VMW.get(idr0)),
             msi=bool(IDR0.MSI.get(idr0)),
             pri=bool(IDR0.PRI.get(idr0)),
             cd2l=bool(IDR0.CD2L.get(idr0)),

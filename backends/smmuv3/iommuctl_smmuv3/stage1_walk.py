@@ -29,7 +29,6 @@ LAYOUTS: dict[str, type[Layout]] = {
         Stage2DescriptorDs,
     )
 }
-_WORLDS = {StreamWorld.NS_EL1: VA, StreamWorld.NS_EL2: EL2, StreamWorld.NS_EL2_E2H: EL2_E2H}
 _READ_ONLY = 1 << 7
 """AP[2]."""
 _TABLE_READ = Access(permissions.READ << 3, CLASS_TT, 1)
@@ -49,7 +48,10 @@ class Stage1:
         self._visits = visits
         self._stage2 = stage2
         asid = GLOBAL if world is StreamWorld.NS_EL2 else Cd.ASID.get(cd)
-        self.tag = Tag(_WORLDS[world], vmid if world is StreamWorld.NS_EL1 else 0, asid)
+        if world is StreamWorld.NS_EL1:
+            self.tag = Tag(VA, vmid, asid, Cd.ASET.get(cd))
+        else:
+            self.tag = Tag(EL2 if world is StreamWorld.NS_EL2 else EL2_E2H, 0, asid)
 
     def translate(self, iova: int, need: int) -> Mapped:
         """Where an address goes, through stage 2 where there is one. Raises Refused."""
@@ -61,7 +63,7 @@ class Stage1:
             return Mapped(page.pa | address & (1 << page.order) - 1, page, True)
         start = len(self._visits.trace)
         page, own = self._walk(address, half, need)
-        tag = self.tag if Stage1Descriptor.nG.get(own) else self.tag._replace(asid=GLOBAL)
+        tag = self.tag if Stage1Descriptor.nG.get(own) else self.tag.for_all(self.tag.aset)
         self._visits.keep(tag, address, page, start)
         return Mapped(page.pa | address & (1 << page.order) - 1, page)
 

@@ -28,11 +28,17 @@ class Tag(NamedTuple):
     world: int
     vmid: int
     asid: int
+    aset: int = 0
+    """CD.ASET, which keeps global entries apart, but from no command."""
 
     @property
     def owner(self) -> str:
         """The beginning of the keys of its entries. Global ones come before all others."""
-        return f"{self.world}.{self.vmid:04x}.{'----' if self.asid == GLOBAL else f'{self.asid:04x}'}."
+        return f"{self.world}.{self.vmid:04x}.{f'---{self.aset}' if self.asid == GLOBAL else f'{self.asid:04x}'}."
+
+    def for_all(self, aset: int) -> "Tag":
+        """That of what is global in the same world."""
+        return self._replace(asid=GLOBAL, aset=aset)
 
 
 class Page(NamedTuple):
@@ -104,7 +110,7 @@ class Tlb:
 
     def find(self, tag: Tag, iova: int) -> Page | None:
         """The page of an address, of the ASID or a global one."""
-        for owner in dict.fromkeys((tag.owner, tag._replace(asid=GLOBAL).owner)):
+        for owner in dict.fromkeys((tag.owner, tag.for_all(tag.aset).owner)):
             for order in _ORDERS:
                 if found := self._rows.get(PAGES, _key(owner, iova >> order << order, order)):
                     return Page(*found)
@@ -136,7 +142,7 @@ class Tlb:
         if tag.asid == GLOBAL:
             self._drop(f"{tag.world}.{tag.vmid:04x}.", f"{tag.world}.{tag.vmid:04x}.~", block)
         else:
-            for owner in (tag.owner, tag._replace(asid=GLOBAL).owner):
+            for owner in (tag.owner, tag.for_all(0).owner, tag.for_all(1).owner):
                 self._drop(owner, f"{owner}~", block)
 
     def sizes(self) -> dict[str, int]:
