@@ -209,9 +209,6 @@ class Unit:
                 yield L1Cd.L2Ptr.get(entry.raw)
         for entry in config.entries(CDS):
             if Cd.V.get(entry.raw) and not entry.guest:
-                yield from (Cd.field(f"TTB{n}").get(entry.raw) for n in (0, 1) if not _is_off(entry.raw, n))
-
-
-def _is_off(cd: int, half: int) -> bool:
-    """Whether there are no walks from TTB0 or TTB1."""
-    return bool(Cd.field(f"EPD{half}").get(cd))
+                yield from (
+                    Cd.field(f"TTB{n}").get(entry.raw) for n in (0, 1) if not Cd.field(f"EPD{n}").get(entry.raw)
+                )
