@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cached STEs, CDs and their level 1 descriptors serve until the right command comes: IHI0070 G.b sections 3.21, 4.3."""
+"""Cached STEs, CDs and their level 1 descriptors serve until the right command comes: IHI0070 G.b 3.21, 4.3."""
 
 import pytest
 

@@ -37,6 +37,8 @@ FLAGS: list[tuple[str, Field, str]] = [
     ("IDR0", IDR0.ATS, "ats"),
     ("IDR0", IDR0.ASID16, "asid16"),
     ("IDR0", IDR0.VMID16, "vmid16"),
+    ("IDR0", IDR0.VMW, "vmw"),
+    ("IDR0", IDR0.ATSRECERR, "ats_records"),
     ("IDR0", IDR0.PRI, "pri"),
     ("IDR0", IDR0.CD2L, "cd2l"),
     ("IDR0", IDR0.TERM_MODEL, "term_model"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cached translations and descriptors of tables serve until the right command comes: IHI0070 G.b sections 3.17, 3.21."""
+"""Cached translations and descriptors of tables serve until the right command comes: IHI0070 G.b 3.17, 3.21."""
 
 import pytest
 

@@ -33,6 +33,8 @@ class Features(NamedTuple):
     hyp: bool
     """StreamWorlds of EL2."""
     ats: bool
+    ats_records: bool
+    """CR2 can have configuration errors of ATS recorded."""
     split_ats: bool
     """ATS that translates stage 1 alone."""
     asid16: bool
@@ -112,6 +114,7 @@ class Features(NamedTuple):
             httu=IDR0.HTTU.get(idr0),
             hyp=bool(IDR0.Hyp.get(idr0)),
             ats=bool(IDR0.ATS.get(idr0)),
+            ats_records=bool(IDR0.ATSRECERR.get(idr0)),
             split_ats=not IDR0.NS1ATS.get(idr0),
             asid16=bool(IDR0.ASID16.get(idr0)),
             vmid16=bool(IDR0.VMID16.get(idr0)),

@@ -171,7 +171,8 @@ class Unit:
         """Whether there is an event. Of ATS, what was granted is in the answer."""
         if kind == "untranslated" or refused.event in (F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN):
             return True
-        return refused.event < F_TRANSLATION and bool(CR2.REC_CFG_ATS.get(self.read_register("CR2")))
+        wanted = self.features.ats_records and CR2.REC_CFG_ATS.get(self.read_register("CR2"))
+        return bool(wanted) and refused.event < F_TRANSLATION
 
     def _fault(self, slot: Slot, iova: int, access: Access, walk: Walk, refused: Refused) -> Translation:
         name = REASONS[refused.event].name
