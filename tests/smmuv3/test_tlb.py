@@ -27,7 +27,7 @@ PAGE_4K, PAGE_64K, BLOCK_2M, BLOCK_1G, ALONE = 0x4000_1000, 0x5000_0000, 0x6020_
 
 
 def page(order: int, level: int, granule: int) -> Page:
-    return Page(0, order, 63, 63, level, granule, order, True, False, [])
+    return Page(0, order, order, 63, 63, level, granule, order, True, False, [])
 
 
 def full(idr0: int = DEFAULTS["IDR0"], idr3: int = DEFAULTS["IDR3"], idr5: int = DEFAULTS["IDR5"]) -> Machine:

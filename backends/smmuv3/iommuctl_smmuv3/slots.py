@@ -66,12 +66,14 @@ class Slots:
         stream = self._following(before, slot, old, new)
         earlier = self.table(rid, before, guest)
         # The table goes when it has no CD left, and when the CDs come to lie in other memory.
-        stays = stream.cds > 0 and _owner(rid, stream) == _owner(rid, before)
+        stays = earlier is not None and stream.cds > 0 and _owner(rid, stream) == _owner(rid, before)
         table = earlier if stays else None
         outgrown: list[Run] = []
 
         def announce(what: Change, substream: int) -> None:
-            self._announce(what, Slot(rid, substream))
+            # Nobody has seen a table that no STE leads to yet.
+            if stays:
+                self._announce(what, Slot(rid, substream))
 
         if new and uses_stage_1(new):
             replaces = table is not None and uses_stage_1(old)
@@ -99,7 +101,7 @@ class Slots:
     def _following(self, before: Stream, slot: Slot, old: Occupant | None, new: Occupant | None) -> Stream:
         """The stream after a change, but for where its CDs are."""
         cds = before.cds + uses_stage_1(new) - uses_stage_1(old)
-        nested = isinstance(new, Binding) or (before.nested and cds > 0)
+        nested = isinstance(new, Binding) if uses_stage_1(new) else before.nested and cds > 0
         if slot.pasid is not None:
             return before._replace(cds=cds, nested=nested)
         parent = parent_of(new)

@@ -64,13 +64,12 @@ def start(memory: TableMemory, unit: Unit, features: Features, announce: Callabl
     write("STRTAB_BASE", base)
     write("STRTAB_BASE_CFG", config)
     enabled = 0
-    for name, bit in (("CMDQ", CR0.CMDQEN), ("EVENTQ", CR0.EVENTQEN), ("PRIQ", CR0.PRIQEN)):
-        if name in queues:
-            write(f"{name}_BASE", queues[name])
-            write(f"{name}_PROD", 0)
-            write(f"{name}_CONS", 0)
-            enabled |= bit.mask
-            write("CR0", enabled)
+    for name, queue in queues.items():
+        write(f"{name}_BASE", queue)
+        write(f"{name}_PROD", 0)
+        write(f"{name}_CONS", 0)
+        enabled |= CR0.field(f"{name}EN").mask
+        write("CR0", enabled)
         if name == "CMDQ":
             announce()
     if features.ats:
@@ -81,12 +80,10 @@ def start(memory: TableMemory, unit: Unit, features: Features, announce: Callabl
 
 def queue_runs(unit: Unit) -> Iterator[Run]:
     """The pages of the queues."""
-    control = unit.read_register("CR0")
-    for name, bit in (("CMDQ", CR0.CMDQEN), ("EVENTQ", CR0.EVENTQEN), ("PRIQ", CR0.PRIQEN)):
-        if not bit.get(control):
-            continue
-        # All three registers have their fields at the same places.
-        yield Run(CmdqBase.ADDR.get(unit.read_register(f"{name}_BASE")), 1)
+    for name in ("CMDQ", "EVENTQ", "PRIQ"):
+        # All three registers have their fields at the same places; there is no PRI queue without PRI.
+        if address := CmdqBase.ADDR.get(unit.read_register(f"{name}_BASE")):
+            yield Run(address, 1)
 
 
 def _queue(memory: TableMemory, layout: type[Layout], size: int, most: int, allocates: str) -> int:
