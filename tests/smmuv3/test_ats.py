@@ -201,7 +201,7 @@ def test_a_unit_that_is_off() -> None:
 
 
 def test_s1dss_bypass() -> None:
-    """A stream whose requests without PASID skip stage 1, and that has no stage 2: addresses are answered as they are."""
+    """Requests without PASID skip stage 1, and there is no stage 2: addresses are answered as they are."""
     machine = handmade(with_bits(ste(ONE) + 8, 1, 3))
     assert told(machine, ONE, 0x1234) == (0x1234, 4096, "rwx")
     assert told(machine, BOTH, RW) == (0x98000, 4096, "rwx")

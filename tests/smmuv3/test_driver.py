@@ -368,7 +368,7 @@ def test_flags_of_devices_and_units() -> None:
     fields = ste(slot.rid, machine)
     assert fields.pop("S1ContextPtr") % 4096 == 0
     assert fields == {
-        "V": 1, "Config": 5, "S1Fmt": 1, "S1CDMax": 7, "S1DSS": 2, "S1CIR": 1, "S1COR": 1, "S1CSH": 3, "S1STALLD": 1,
+        "V": 1, "Config": 5, "S1CDMax": 6, "S1DSS": 2, "S1CIR": 1, "S1COR": 1, "S1CSH": 3, "S1STALLD": 1,
         "EATS": 1,
     }  # fmt: skip
 
@@ -405,7 +405,49 @@ def test_a_table_of_contexts_too_large_for_memory() -> None:
     machine = Driven(**without("IDR0", "CD2L"))
     rid = machine.device(A, pasid_bits=20)
     with pytest.raises(NoRoom):
-        machine.attach(machine.domain(), Slot(rid, 5))
+        machine.attach(machine.domain(), Slot(rid, (1 << 20) - 1))
+
+
+@pytest.mark.parametrize("cd2l", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_table_of_contexts_grows(cd2l: bool, nested: bool) -> None:
+    """PASIDs that are there translate after each store, as they did before."""
+    machine = Driven(**({} if cd2l else without("IDR0", "CD2L")))
+    rid = machine.device(A)
+    one = Slot(rid, 5)
+    if nested:
+        parent = machine.parent()
+        root = machine.page_table(parent, {DATA: 0x3000})
+        machine.attach(parent, Slot(rid))
+        wanted = 0x800_3000
+    else:
+        domain = machine.domain()
+        machine.map(domain, DATA, 0x7000)
+        wanted = 0x7000
+
+    def use(pasid: int) -> None:
+        if nested:
+            machine.bind(parent, Slot(rid, pasid), root)
+        else:
+            machine.attach(domain, Slot(rid, pasid))
+
+    use(5)
+    assert ste(rid, machine)["S1CDMax"] == 6
+    seen: list[int] = []
+    machine.memory.on_write = lambda: seen.append(machine.pa(one, DATA))
+    for pasid, bits in ((6, 6), (64, 7), (65, 7), (1000, 10), (700, 10)):
+        use(pasid)
+        assert ste(rid, machine)["S1CDMax"] == bits
+        assert ste(rid, machine).get("S1Fmt", 0) == (1 if cd2l and bits > 6 else 0)
+    machine.memory.on_write = None
+    assert set(seen) == {wanted}
+    assert [machine.dma(Slot(rid, pasid), DATA) for pasid in (5, 6, 64, 65, 700, 1000)] == [wanted] * 6
+    assert machine.check() == []
+    machine.accounts()
+    for slot in reversed(list(machine.slots)):
+        machine.install(slot, None)
+    assert machine.entry(rid) == (1,)
+    machine.accounts()
 
 
 def test_pasids_come_and_go() -> None:
@@ -419,9 +461,9 @@ def test_pasids_come_and_go() -> None:
     # In a leaf that is there: all but the first word, and then that one.
     machine.attach(other, Slot(rid, 6))
     assert machine.sent() == [cfgi_cd(6), "sync", cfgi_cd(6), "sync"]
-    # In a leaf that is new: it is written before level 1 leads to it.
+    # In a leaf that is new, of a table that is, too: both are written before something leads to them.
     machine.attach(other, Slot(rid, 64))
-    assert machine.sent() == [cfgi_cd(64, leaf=False), "sync"]
+    assert machine.sent() == [cfgi_cd(64, leaf=False), "sync", CFGI_STE, "sync"]
     # The RID's CD, and then the STE that says so.
     machine.attach(one, Slot(rid))
     assert machine.sent() == [cfgi_cd(0), "sync", cfgi_cd(0), "sync", CFGI_STE, "sync"]
@@ -497,11 +539,9 @@ def test_bind_and_unbind() -> None:
     first, second, *rest = machine.entry(rid)
     pointer = first & (1 << 56) - 64
     assert pointer in guest.held - held
-    assert (first, second) == (20 << 59 | pointer | 0x1F, 0x1000100000D5)
+    assert (first, second) == (6 << 59 | pointer | 0xF, 0x1000100000D5)
     assert rest == list(stage_2[2:])
-    leaf = machine.memory.word(0x800_0000 + pointer)
-    assert leaf & 0xFFF == 1
-    context = machine.words(0x800_0000 + leaf - 1 + 5 * 64)
+    context = machine.words(0x800_0000 + pointer + 5 * 64)
     assert context == (0x1E205C0003510, roots[0], 0, 0xF404FF44)
     assert (machine.dma(Slot(rid, 5), DATA), machine.dma(Slot(rid), DATA)) == (0x800_3000, 0x800_5000)
     machine.bind(parent, Slot(rid), roots[1])

@@ -31,7 +31,7 @@ _SIMULATED: Mapping[type[Layout], Mapping[str, Container[int]]] = {
     IDR0: {
         "S2P": _ANY, "S1P": _ANY, "TTF": (2,), "COHACC": _ANY, "HTTU": (0, 1, 2), "DORMHINT": _ANY, "Hyp": _ANY,
         "ATS": _ANY, "NS1ATS": (1,), "ASID16": _ANY, "MSI": _ANY, "SEV": _ANY, "PRI": _ANY, "VMW": _ANY,
-        "VMID16": _ANY, "CD2L": _ANY, "TTENDIAN": (2,), "STALL_MODEL": (0, 1, 2), "TERM_MODEL": _ANY,
+        "VMID16": _ANY, "CD2L": _ANY, "TTENDIAN": (2,), "ATSRECERR": _ANY, "STALL_MODEL": (0, 1, 2), "TERM_MODEL": _ANY,
         "ST_LEVEL": (0, 1),
     },
     IDR1: {
