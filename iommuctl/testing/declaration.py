@@ -7,7 +7,7 @@ from iommuctl.iommu import Iommu
 from iommuctl.model import Domain, Memory
 from iommuctl.plugins import architecture
 from iommuctl.testing.base import BackendSuite
-from iommuctl.testing.probes import IOVA, lands, put, refused
+from iommuctl.testing.probes import IOVA, lands, put, refused, sizes_to_try
 from iommuctl.testing.selection import lacks, needs
 
 
@@ -62,7 +62,7 @@ class DeclarationSuite(BackendSuite):
 
     def test_every_page_size_works_alone(self, iommu: Iommu, rid1: str) -> None:
         for sizes in self.declared().page_sizes_by_granule:
-            for size in _sizes_to_try(sizes):
+            for size in sizes_to_try(sizes):
                 domain = iommu.domain_create(f"d{size}", page_sizes=[size])
                 assert domain.page_sizes == (size,)
                 self._works(iommu, domain, rid1, size, sizes[-1])
@@ -75,7 +75,7 @@ class DeclarationSuite(BackendSuite):
         for sizes in self.declared().page_sizes_by_granule:
             domain = iommu.domain_create(f"d{sizes[0]}", page_sizes=sizes)
             assert domain.page_sizes == sizes
-            for size in _sizes_to_try(sizes):
+            for size in sizes_to_try(sizes):
                 self._works(iommu, domain, rid1, size, sizes[-1])
                 iommu.unmap(domain.name, iova=sizes[-1], size=size)
                 iommu.memory_destroy("m")
@@ -226,8 +226,3 @@ class DeclarationSuite(BackendSuite):
                 iommu.device_add("0000:00:06.0", pasid_bits=bits + 1)
         with refused(iommu, "bad-number"):
             iommu.device_add("0000:00:06.0", pasid_bits=21)
-
-
-def _sizes_to_try(sizes: tuple[int, ...]) -> list[int]:
-    """Page sizes that two pages of fit the memory of any machine: up to 1 GiB."""
-    return [size for size in sizes if size <= 1 << 30]

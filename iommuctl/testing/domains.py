@@ -7,7 +7,7 @@ from iommuctl.errors import Unsupported
 from iommuctl.iommu import Iommu
 from iommuctl.model import Mapping, Memory
 from iommuctl.testing.base import BackendSuite
-from iommuctl.testing.probes import IOVA, RAM, lands, put, refused
+from iommuctl.testing.probes import IOVA, RAM, lands, put, refused, sizes_to_try
 from iommuctl.testing.selection import needs
 
 
@@ -119,7 +119,7 @@ class DomainSuite(BackendSuite):
         iommu.domain_create("d")
         for rid in (rid1, rid2):
             iommu.attach("d", rid)
-        for size in self.declared().page_sizes:
+        for size in sizes_to_try(self.declared().page_sizes):
             memory = iommu.memory_create("large", 2 * size)
             offset = -memory.pa % size
             iommu.map("d", iova=size, size=size, memory="large", offset=offset)

@@ -22,7 +22,7 @@ class InvalidationSuite(NestingBase):
     @pytest.fixture
     def bound(self, iommu: Iommu, rid1: str, rid2: str, vm1: str) -> str:
         """Page table `t`, bound in the slots of both RIDs."""
-        self.build(iommu, "t", vm1, 0x20_0000)
+        self.build(iommu, "t", vm1, 0x20_0000, size=SIZE)
         for rid in (rid1, rid2):
             iommu.attach(vm1, rid)
             iommu.bind_pgtable(vm1, rid, pgtable="t")
@@ -116,7 +116,7 @@ class InvalidationSuite(NestingBase):
     @needs("simulates")
     def test_other_parents_are_left_alone(self, iommu: Iommu, rid1: str, rid2: str, vm1: str, vm2: str) -> None:
         for rid, parent, name in ((rid1, vm1, "t"), (rid2, vm2, "u")):
-            self.build(iommu, name, parent, 0x20_0000)
+            self.build(iommu, name, parent, 0x20_0000, size=SIZE)
             iommu.attach(parent, rid)
             iommu.bind_pgtable(parent, rid, pgtable=name)
             assert lands(iommu, rid, IOVA) is not None

@@ -34,12 +34,20 @@ class NestingBase(BackendSuite):
         return "vm2"
 
     @staticmethod
-    def build(iommu: Iommu, name: str, parent: str, gpa: int | None = None, *, format: str | None = None) -> PageTable:
-        """A page table in a pool of its own, which maps 64 KiB at IOVA to `gpa`."""
+    def build(
+        iommu: Iommu,
+        name: str,
+        parent: str,
+        gpa: int | None = None,
+        *,
+        format: str | None = None,
+        size: int = 0x1_0000,
+    ) -> PageTable:
+        """A page table in a pool of its own, which maps `size` bytes at IOVA to `gpa`."""
         pool = POOL + POOL_SIZE * len(iommu.pgtables())
         made = iommu.pgtable_create(name, parent=parent, pool=pool, pool_size=POOL_SIZE, format=format)
         if gpa is not None:
-            iommu.pgtable_map(name, iova=IOVA, size=0x1_0000, gpa=gpa)
+            iommu.pgtable_map(name, iova=IOVA, size=size, gpa=gpa)
         return made
 
 

@@ -116,3 +116,8 @@ def _pages(path: str) -> Iterator[tuple[int, str]]:
                     yield offset, hashlib.blake2b(page, digest_size=8).hexdigest()
     finally:
         os.close(descriptor)
+
+
+def sizes_to_try(sizes: tuple[int, ...]) -> list[int]:
+    """Page sizes of which any machine has memory for two pages: up to 1 GiB."""
+    return [size for size in sizes if size <= 1 << 30]
