@@ -46,8 +46,8 @@ def _needed(entry: Stale) -> list[tuple[Scope, Tag, Span | None]]:
     """What the entry's own cache had to be told."""
     cache, first = "tlb" if entry.cache == "walk" else entry.cache, entry.changed[0]
     tag, nested = _NO_TAG, False
-    if cache == "tlb":
-        world, vmid, asid, _ = entry.tag
+    if cache in ("tlb", "device_tlb"):
+        world, vmid, asid = entry.tag
         tag = Tag(vmid) if world == IPA else Tag(vmid, asid)
         nested = world != IPA and vmid != NO_STAGE_2
     change = _change(first, nested=nested, cache=cache)
@@ -55,8 +55,8 @@ def _needed(entry: Stale) -> list[tuple[Scope, Tag, Span | None]]:
     span = Span(entry.iova & -4096, entry.iova + entry.size - 1 | 4095, leaf)
     scopes = [scope for scope in INVALIDATIONS[change] if scope.cache == cache]
     if change is Change.PARENT_REMOVED and cache == "tlb":
-        # The address is not one of stage 2: what was made of both stages goes with all of stage 1.
-        scopes = [Scope.STAGE_1_OF_VMID]
+        # The address is not one of stage 2, of which both caches of the TLB may have something.
+        scopes = [Scope.VMID]
     return [(scope, tag, span) for scope in scopes]
 
 
