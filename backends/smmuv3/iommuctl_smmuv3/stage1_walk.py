@@ -86,7 +86,8 @@ class Stage1:
         fmt = _format(cd, half, self._features)
         if address >> fmt.width != ((1 << 64 - fmt.width) - 1 if half else 0):
             raise self._fault(F_TRANSLATION, f"TTB{half} has addresses of {fmt.width} bits")
-        start_table = max(64 if fmt.linear < 64 else 8, 8 * fmt.entries(fmt.levels))
+        wide = self._features.output_bits(Cd.IPS.get(cd), 1 << fmt.shift(1), Cd.DS.get(cd)) > 48
+        start_table = max(64 if wide else 8, 8 * fmt.entries(fmt.levels))
         root = Cd.field(f"TTB{half}").get(cd) & -start_table
         above = Hierarchy(disabled=bool(self._features.had and Cd.field(f"HAD{half}").get(cd)))
         stage2 = self._stage2
