@@ -47,7 +47,7 @@ def _needed(entry: Stale) -> list[tuple[Scope, Tag, Span | None]]:
     cache, first = "tlb" if entry.cache == "walk" else entry.cache, entry.changed[0]
     tag, nested = _NO_TAG, False
     if cache in ("tlb", "device_tlb"):
-        world, vmid, asid = entry.tag
+        world, vmid, asid, _ = entry.tag
         tag = Tag(vmid) if world == IPA else Tag(vmid, asid)
         nested = world != IPA and vmid != NO_STAGE_2
     change = _change(first, nested=nested, cache=cache)
