@@ -6,7 +6,7 @@ Every step is a function that does something and returns what happened; what is 
 
 import tempfile
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,6 +15,7 @@ from iommuctl.cli.render import Column, Output, field_list
 from iommuctl.cli.session import session_of
 from iommuctl.cli.topology import document, tree_by_domain
 from iommuctl.cli.translate import fault_sentence, show_end, show_steps
+from iommuctl.errors import IommuError
 from iommuctl.model import Binding, Command, DmaResult, Slot, Translation
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 iommuctl demo
+# as much of it as one stage 2 for each device allows, and why not the rest
+iommuctl demo --arch smmuv3
 """
 
 RID1, RID2 = "0000:00:01.0", "0000:00:02.0"
@@ -49,6 +52,21 @@ class Landing(NamedTuple):
     offset: int
 
 
+class Nested(NamedTuple):
+    """A page table of the topology, and the device that reaches it by PASID A."""
+
+    rid: str
+    parent: str
+    table: str
+
+
+class Refusal(NamedTuple):
+    """A part of the topology that cannot be: the command for it, and the answer."""
+
+    command: str
+    error: IommuError
+
+
 class Removal(NamedTuple):
     """A mapping that was taken away: a DMA before the caches were told, the commands, a DMA after."""
 
@@ -60,60 +78,105 @@ class Removal(NamedTuple):
 
 
 @app.command("demo")
-def demo(ctx: typer.Context) -> None:
+def demo(
+    ctx: typer.Context,
+    *,
+    arch: Annotated[str | None, typer.Option("--arch", metavar="A", help="Architecture.", show_default=False)] = None,
+) -> None:
     """See it work on a simulated machine.
 
-    Builds two devices, three domains and four page tables of guests in a throw-away folder, has every slot do a DMA,
-    and explains one. Nothing of yours is touched.
+    Builds two devices, three domains and page tables of guests in a throw-away folder, has every slot do a DMA, and
+    explains one. Nothing of yours is touched.
     """
     from iommuctl.iommu import Iommu
 
     session = session_of(ctx)
     with tempfile.TemporaryDirectory(prefix="iommuctl-demo-") as folder, Iommu(folder, backend="sim") as iommu:
-        build(iommu)
+        if arch:
+            iommu.setup(architecture=arch)
+        nested = build(iommu)
+        refusals = what_cannot_be(iommu)
         landings = one_dma_per_slot(iommu)
-        walk = iommu.translate(RID1, SVA_IOVA, pasid=A, access="w")
-        removal = take_away(iommu)
+        walk = iommu.translate(nested.rid, SVA_IOVA, pasid=A, access="w")
+        removal = take_away(iommu, nested)
         refused = iommu.dma(RID2, NOWHERE, data=b"nobody home")
         if session.json:
-            session.document(_document(iommu, landings, walk, removal, refused))
+            session.document(_document(iommu, landings, walk, removal, refused, refusals=refusals))
             return
         out = session.out
         _section(out, "1. Who uses which table", "iommuctl topology")
         out.tree(tree_by_domain(iommu.domains(), iommu.devices(), iommu.slots()))
+        _show_refusals(out, refusals)
         _section(out, "2. One DMA from every slot, and where it landed", f"iommuctl sim dma {RID1} {HOST_IOVA:#x} …")
         _show_landings(out, landings)
-        by_hand = f"iommuctl translate {RID1} {SVA_IOVA:#x} --pasid {A} --access w"
+        by_hand = f"iommuctl translate {nested.rid} {SVA_IOVA:#x} --pasid {A} --access w"
         _section(out, "3. One of them explained: a guest's process, through two stages of tables", by_hand)
         _show_walk(out, walk)
-        by_hand = f"iommuctl pgtable unmap a1 --iova {SVA_IOVA:#x} --size 64K"
+        by_hand = f"iommuctl pgtable unmap {nested.table} --iova {SVA_IOVA:#x} --size 64K"
         _section(out, "4. A mapping is taken away; the caches are not told, then they are", by_hand)
-        _show_removal(out, removal)
+        _show_removal(out, removal, nested.parent)
         _section(out, "5. A write to an address that nothing maps", f"iommuctl sim dma {RID2} {NOWHERE:#x} …")
         _show_answer(out, f"{RID2}: ", refused)
 
 
-def build(iommu: "Iommu") -> None:
-    """The reference topology: the host, two virtual machines, and processes of their guests, on two devices."""
+def build(iommu: "Iommu") -> Nested:
+    """The reference topology: the host, two virtual machines, and processes of their guests, on two devices.
+
+    Where all that is nested of a device shares its parent, only the part that holds: vm1 has a stage-1 domain for its
+    queue, and page tables are those of vm2's own device.
+    """
+    apart = _nests_apart(iommu)
     memories = {name: iommu.memory_create(name, size) for name, size in MEMORY.items()}
     for rid in (RID1, RID2):
         iommu.device_add(rid, ats=True, pasid_bits=16)
     iommu.domain_create("domain1", label="the host's own DMA")
-    iommu.domain_create("domain2", nest_parent=True, label="vm1's memory")
+    iommu.domain_create("domain2", nest_parent=apart, label="vm1's memory")
     iommu.domain_create("domain3", nest_parent=True, label="vm2's memory")
     iommu.map("domain1", iova=HOST_IOVA, size=memories["host"].size, memory="host")
     iommu.map("domain2", iova=0, size=memories["vm1"].size, memory="vm1")
     iommu.map("domain3", iova=0, size=memories["vm2"].size, memory="vm2")
     iommu.attach("domain1", RID1)
     iommu.attach("domain2", RID1, pasid=X, label="vm1")
-    iommu.attach("domain3", RID1, pasid=Y, label="vm2")
+    if apart:
+        iommu.attach("domain3", RID1, pasid=Y, label="vm2")
     iommu.attach("domain3", RID2, label="vm2")
     processes = [("a1", "vm1", RID1, A), ("b1", "vm1", RID1, B), ("c1", "vm2", RID1, C), ("a2", "vm2", RID2, A)]
-    for number, (name, guest, rid, pasid) in enumerate(processes):
+    for number, (name, guest, rid, pasid) in enumerate(processes if apart else processes[-1:]):
         parent = {"vm1": "domain2", "vm2": "domain3"}[guest]
         iommu.pgtable_create(name, parent=parent, pool=POOLS + number * 0x40000, pool_size=0x40000)
         iommu.pgtable_map(name, iova=SVA_IOVA, size=0x10000, gpa=GUEST_BUFFER + (number + 1) * 0x100000)
         iommu.bind_pgtable(parent, rid, pgtable=name, pasid=pasid, label=f"a process of {guest}")
+    return Nested(RID1, "domain2", "a1") if apart else Nested(RID2, "domain3", "a2")
+
+
+def what_cannot_be(iommu: "Iommu") -> list[Refusal]:
+    """The rest of the topology, tried, where all that is nested of a device shares its parent."""
+    if _nests_apart(iommu):
+        return []
+    iommu.domain_create("domain4", nest_parent=True, label="vm1's memory, as a parent")
+    refusals = []
+    for domain, pasid, root in (
+        ("domain3", Y, None),
+        ("domain4", A, POOLS),
+        ("domain4", B, POOLS),
+        ("domain3", C, POOLS),
+    ):
+        try:
+            if root is None:
+                command = f"attach {domain} {RID1} --pasid {pasid}"
+                iommu.attach(domain, RID1, pasid=pasid)
+            else:
+                command = f"bind-pgtable {domain} {RID1} --addr {root:#x} --pasid {pasid}"
+                iommu.bind_pgtable(domain, RID1, addr=root, pasid=pasid)
+        except IommuError as error:
+            refusals.append(Refusal(f"iommuctl {command}", error))
+    iommu.domain_destroy("domain4")
+    return refusals
+
+
+def _nests_apart(iommu: "Iommu") -> bool:
+    """Whether each slot is nested on a parent of its own."""
+    return iommu.capabilities().nesting != "device"
 
 
 def one_dma_per_slot(iommu: "Iommu") -> list[Landing]:
@@ -128,14 +191,15 @@ def one_dma_per_slot(iommu: "Iommu") -> list[Landing]:
     return landings
 
 
-def take_away(iommu: "Iommu") -> Removal:
+def take_away(iommu: "Iommu", nested: Nested) -> Removal:
     """Unmap in a guest's page table. A page table is the user's: nobody tells the caches but the user."""
-    iommu.pgtable_unmap("a1", iova=SVA_IOVA, size=0x10000)
-    before = iommu.dma(RID1, SVA_IOVA, pasid=A, size=8)
-    iommu.invalidate("domain2", device=RID1, pasid=A, iova=SVA_IOVA, size=0x10000)
+    rid = nested.rid
+    iommu.pgtable_unmap(nested.table, iova=SVA_IOVA, size=0x10000)
+    before = iommu.dma(rid, SVA_IOVA, pasid=A, size=8)
+    iommu.invalidate(nested.parent, device=rid, pasid=A, iova=SVA_IOVA, size=0x10000)
     commands = iommu.last.commands
-    slot = next(held.slot for held in iommu.slots(rid=RID1) if held.slot.pasid == A)
-    return Removal(slot, SVA_IOVA, before, commands, iommu.dma(RID1, SVA_IOVA, pasid=A, size=8))
+    slot = next(held.slot for held in iommu.slots(rid=rid) if held.slot.pasid == A)
+    return Removal(slot, SVA_IOVA, before, commands, iommu.dma(rid, SVA_IOVA, pasid=A, size=8))
 
 
 def _place(iommu: "Iommu", result: DmaResult) -> tuple[str, int]:
@@ -151,6 +215,17 @@ def _section(out: Output, title: str, command: str) -> None:
     out.line(("key", title))
     out.line(("dim", f"   $ {command}"))
     out.line()
+
+
+def _show_refusals(out: Output, refusals: list[Refusal]) -> None:
+    if not refusals:
+        return
+    out.line()
+    out.paragraph("A device has one stage 2 here, so the rest of the topology is refused; domain4 is a parent for vm1:")
+    out.line()
+    for command, error in refusals:
+        out.line(("dim", f"   $ {command}"))
+        out.paragraph(f"{error.what}: {error.because}.")
 
 
 def _show_landings(out: Output, landings: list[Landing]) -> None:
@@ -193,7 +268,7 @@ def _show_walk(out: Output, walk: Translation) -> None:
     )
 
 
-def _show_removal(out: Output, removal: Removal) -> None:
+def _show_removal(out: Output, removal: Removal, parent: str) -> None:
     before, slot, where = removal.before, removal.slot, f"--iova {removal.iova:#x} --size 64K"
     out.paragraph(
         " ".join(
@@ -206,7 +281,7 @@ def _show_removal(out: Output, removal: Removal) -> None:
                 ),
                 "Hardware would not tell; the simulator compares every such answer with the tables.",
                 *(f"What is missing is {each.name} with {field_list(each.fields)}." for each in before.missing),
-                f"`iommuctl invalidate domain2 --device {slot.rid} --pasid {slot.pasid} {where}` sends it, and then",
+                f"`iommuctl invalidate {parent} --device {slot.rid} --pasid {slot.pasid} {where}` sends it, and then",
                 "tells the device, which has a TLB of its own:",
             ]
         )
@@ -238,7 +313,13 @@ def _dma(result: DmaResult) -> dict[str, Any]:
 
 
 def _document(
-    iommu: "Iommu", landings: list[Landing], walk: Translation, removal: Removal, refused: DmaResult
+    iommu: "Iommu",
+    landings: list[Landing],
+    walk: Translation,
+    removal: Removal,
+    refused: DmaResult,
+    *,
+    refusals: list[Refusal],
 ) -> dict[str, Any]:
     from iommuctl.cli.translate import document as translation
 
@@ -259,4 +340,8 @@ def _document(
         "commands": removal.commands,
         "with_invalidation": _dma(removal.after),
         "unmapped": _dma(refused),
+        "refused": [
+            {"command": command, "id": error.id, "what": error.what, "because": error.because, "exit": error.exit}
+            for command, error in refusals
+        ],
     }
