@@ -17,7 +17,7 @@ class Prepared:
 
     def __init__(self, **options: int) -> None:
         self.machine = machine = Driven(**options)
-        self.plain, self.nested = Slot(machine.device(A), 5), Slot(machine.device("0000:01:00.0"), 6)
+        self.plain, self.nested = Slot(machine.device(A), 69), Slot(machine.device("0000:01:00.0"), 70)
         self.domain, self.parent = machine.domain(), machine.parent()
         machine.map(self.domain, DATA, 0x7000)
         machine.attach(self.domain, self.plain)
@@ -42,14 +42,14 @@ def test_nothing_is_wrong(options: dict[str, int]) -> None:
     ("spoil", "beginning"),
     [
         (lambda p: {p.place(p.plain, "l1std"): 0x8}, "the stream table descriptor of bus 00 is 0x8"),
-        (lambda p: {p.place(p.plain, "ste") + 8: 0}, "the STE of 0000:00:01.0 is 0xa"),
+        (lambda p: {p.place(p.plain, "ste") + 8: 0}, "the STE of 0000:00:01.0 is 0x38000000"),
         (lambda p: {p.place(p.nested, "ste"): 1}, "the STE of 0000:01:00.0 is 0x1 0x1000000000d5"),
-        (lambda p: {p.place(p.plain, "l1cd"): 0}, "the L1CD of 0000:00:01.0 for PASIDs 0..63 is 0x0, not 0x"),
-        (lambda p: {p.place(p.plain, "cd") + 24: 7}, "the CD of 0000:00:01.0 PASID 5 is 0x1e205c0003510 0x"),
-        (lambda p: {p.place(p.plain, "cd") + 64: 7}, "the CD of 0000:00:01.0 PASID 6 is 0x7, not 0x0"),
-        (lambda p: {p.place(p.plain, "cd") - 5 * 64: 0}, "the CD of 0000:00:01.0 is 0x0 0x"),
-        (lambda p: {p.place(p.nested, "cd"): 0}, "the CD of 0000:01:00.0 PASID 6 is 0x0 0x"),
-        (lambda p: {p.place(p.nested, "l1cd"): 0x1234001}, "the L1CD of 0000:01:00.0 for PASIDs 0..63 is 0x1234001"),
+        (lambda p: {p.place(p.plain, "l1cd"): 0}, "the L1CD of 0000:00:01.0 for PASIDs 64..127 is 0x0, not 0x"),
+        (lambda p: {p.place(p.plain, "cd") + 24: 7}, "the CD of 0000:00:01.0 PASID 69 is 0x1e205c0003510 0x"),
+        (lambda p: {p.place(p.plain, "cd") + 64: 7}, "the CD of 0000:00:01.0 PASID 70 is 0x7, not 0x0"),
+        (lambda p: {p.place(Slot(p.plain.rid), "cd"): 0}, "the CD of 0000:00:01.0 is 0x0 0x"),
+        (lambda p: {p.place(p.nested, "cd"): 0}, "the CD of 0000:01:00.0 PASID 70 is 0x0 0x"),
+        (lambda p: {p.place(p.nested, "l1cd"): 0x1234001}, "the L1CD of 0000:01:00.0 for PASIDs 64..127 is 0x1234001"),
         (lambda p: {p.machine.entry_address(Rid.parse("0000:00:1f.0")): 1}, "0000:00:1f.0 has an STE, but no such"),
         (
             lambda p: {p.machine.driver.domain_root(p.domain): 0},
@@ -69,7 +69,7 @@ def test_the_guest_memory_of_cds_is_gone() -> None:
     prepared.machine.memory.put({prepared.machine.driver.domain_root(prepared.parent): 0})
     problems = prepared.machine.check()
     assert any(
-        problem.startswith("the CDs of 0000:01:00.0 from PASID 0 on cannot be read: GPA 0x") for problem in problems
+        problem.startswith("the CDs of 0000:01:00.0 from PASID 64 on cannot be read: GPA 0x") for problem in problems
     )
     assert [placed.step.structure for placed in prepared.machine.driver.structures(prepared.nested.rid)] == [
         "smmuv3.l1std", "smmuv3.ste",
@@ -90,7 +90,7 @@ def test_a_slot_without_its_cd() -> None:
 def test_of_many_that_are_alike_the_first() -> None:
     prepared = Prepared()
     address = prepared.place(prepared.plain, "cd")
-    prepared.machine.memory.put({address + 64 * number: 7 for number in range(1, 40)})
+    prepared.machine.memory.put({address + 64 * number: 7 for number in range(-5, 40)})
     problems = prepared.machine.check()
     assert len(problems) == 21
     assert problems[-1].startswith("there are more problems like this one: the CD of 0000:00:01.0 PASID ")
@@ -106,10 +106,10 @@ def test_structures(slot: str) -> None:
         assert [machine.memory.word(each.step.address + 8 * n) for n in range(len(each.step.raw))] == [*each.step.raw]
     walked = machine.unit.walk(wanted, DATA, "r", privileged=False).steps
     assert {step.address for step in walked if not step.stage} <= {each.step.address for each in placed}
-    own = (wanted.pasid, wanted.pasid)
     rows = [(each.step.structure.removeprefix("smmuv3."), each.depth, each.pasids) for each in placed]
-    first = [("cd", 3, (0, 0))] if slot == "plain" else []
-    assert rows == [("l1std", 0, None), ("ste", 1, None), ("l1cd", 2, (0, 63)), *first, ("cd", 3, own)]
+    own = [("l1cd", 2, (64, 127)), ("cd", 3, (wanted.pasid, wanted.pasid))]
+    first = [("l1cd", 2, (0, 63)), ("cd", 3, (0, 0))] if slot == "plain" else []
+    assert rows == [("l1std", 0, None), ("ste", 1, None), *first, *own]
 
 
 def test_structures_of_a_device_without_pasids() -> None:

@@ -110,30 +110,30 @@ def test_what_was_left_out(
 def test_an_entry_of_every_cache() -> None:
     """What the table of rules has for each structure, by itself."""
     machine = Driven()
-    slot = Slot(machine.device(A, ats=True))
+    slot = Slot(machine.device(A, ats=True), 69)
     attach(machine, slot)
     machine.dma(slot, DATA)
     trace = {step.structure: step for step in machine.unit.walk(slot, DATA, "r", privileged=False).steps}
     l1std, ste, l1cd, cd, page = (
         trace[f"smmuv3.{name}"] for name in ("l1std", "ste", "l1cd", "cd", "stage-1-descriptor")
     )
-    va, ipa = (0, 0, 1), (1, 3, -1)
+    va, ipa = (0, 0, 1, 1), (1, 3, -1, 0)
     cases: list[tuple[list[Stale], list[Sent]]] = [
         ([Stale("ste", (8,), DATA, 4, (l1std,), True)], [CFGI_BUS]),
         ([Stale("ste", (8,), DATA, 4, (ste,), True)], [CFGI_STE]),
-        ([Stale("cd", (8, 0), DATA, 4, (l1cd,), True)], [(SID | 0x06, 0)]),
-        ([Stale("cd", (8, 0), DATA, 4, (cd,), True)], [cfgi_cd(0)]),
+        ([Stale("cd", (8, 69), DATA, 4, (l1cd,), True)], [(SID | 0x06, 0)]),
+        ([Stale("cd", (8, 69), DATA, 4, (cd,), True)], [cfgi_cd(69)]),
         # CDs are forgotten with the STE.
-        ([Stale("ste", (8,), DATA, 4, (ste,), True), Stale("cd", (8, 0), DATA, 4, (cd,), True)], [CFGI_STE]),
+        ([Stale("ste", (8,), DATA, 4, (ste,), True), Stale("cd", (8, 69), DATA, 4, (cd,), True)], [CFGI_STE]),
         ([Stale("tlb", va, DATA, 4, (page,), True)], [(1 << 48 | 0x12, DATA | 1)]),
         # Tables go with all levels.
         ([Stale("walk", va, DATA, 4, (page,), True)], [(1 << 48 | 0x12, DATA)]),
         ([Stale("tlb", va, DATA, 4, (cd,), True)], [nh_asid(1)]),
         ([Stale("tlb", ipa, DATA, 4, (page._replace(stage=2),), True)], [(3 << 32 | 0x2A, DATA | 1)]),
-        ([Stale("tlb", (0, 3, 1), DATA, 4, (page._replace(stage=2),), True)], [s12_vmall(3)]),
-        ([Stale("device_tlb", va, DATA, 4, (page,), True)], [(SID | 0x40, DATA)]),
-        ([Stale("device_tlb", va, DATA, 4, (cd,), True)], [(SID | 0x40, 52)]),
-        ([Stale("device_tlb", (0, 3, 1), DATA, 4, (page._replace(stage=2),), True)], [(SID | 0x40, 52)]),
+        ([Stale("tlb", (0, 3, 1, 1), DATA, 4, (page._replace(stage=2),), True)], [s12_vmall(3)]),
+        ([Stale("device_tlb", va, DATA, 4, (page,), True)], [(SID | 69 << 12 | 0x840, DATA)]),
+        ([Stale("device_tlb", va, DATA, 4, (cd,), True)], [(SID | 69 << 12 | 0x840, 52)]),
+        ([Stale("device_tlb", (0, 3, 1, 1), DATA, 4, (page._replace(stage=2),), True)], [(SID | 69 << 12 | 0x840, 52)]),
     ]
     for entries, expected in cases:
         missing = machine.driver.missing(slot, entries)
@@ -146,5 +146,5 @@ def test_an_ste_with_stage_2_that_the_tlb_knew() -> None:
     slot = Slot(machine.device(A))
     attach_stage_2(machine, slot)
     (ste,) = (s for s in machine.unit.walk(slot, DATA, "r", privileged=False).steps if s.structure == "smmuv3.ste")
-    (missing,) = machine.driver.missing(slot, [Stale("tlb", (1, 1, -1), DATA, 4, (ste,), True)])
+    (missing,) = machine.driver.missing(slot, [Stale("tlb", (1, 1, -1, 0), DATA, 4, (ste,), True)])
     assert missing.raw == s12_vmall(1)[0].to_bytes(16, "little")  # type: ignore[union-attr]
