@@ -17,7 +17,7 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
     {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "spelling"},
-    {"architecture", "hookspecs", "requests"},
+    {"architecture", "audit", "hookspecs", "requests"},
     {"plugins"},
     {"state"},
     {

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparing what the tables in memory say with what the rows say they should."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from iommuctl.audit import audit_domain, some, words
 from iommuctl.errors import OutsideMemory
-from iommuctl.formats import radix
 from iommuctl.formats.memory import read_word
 from iommuctl.hookspecs import CheckRequest
-from iommuctl.model import Device, Domain, Slot
+from iommuctl.model import Device, Slot
 from iommuctl_smmuv3.cd import L1Cd
 from iommuctl_smmuv3.cd_tables import CD_SIZE
 from iommuctl_smmuv3.streams import uses_stage_1
@@ -17,9 +16,6 @@ from iommuctl_smmuv3.streams import uses_stage_1
 if TYPE_CHECKING:
     from iommuctl_smmuv3.driver import Driver
     from iommuctl_smmuv3.slots import Slots
-
-_ENOUGH = 20
-"""So many problems of one kind tell what is wrong."""
 
 
 def audit(driver: "Driver", slots: "Slots", request: CheckRequest) -> list[str]:
@@ -31,19 +27,11 @@ def audit(driver: "Driver", slots: "Slots", request: CheckRequest) -> list[str]:
         if rid not in known
     )
     return [
-        *_some(_first_level(driver)),
-        *(problem for device in request.devices for problem in _some(_device(driver, slots, device, request))),
-        *_some(strangers),
-        *(problem for domain in request.domains for problem in _domain(driver, domain, request)),
+        *some(_first_level(driver)),
+        *(problem for device in request.devices for problem in some(_device(driver, slots, device, request))),
+        *some(strangers),
+        *(problem for domain in request.domains for problem in audit_domain(driver, driver.memory, domain, request)),
     ]
-
-
-def _some(problems: Iterator[str]) -> Iterator[str]:
-    last = ""
-    for last in islice(problems, _ENOUGH):
-        yield last
-    if next(problems, None):
-        yield f"there are more problems like this one: {last}"
 
 
 def _first_level(driver: "Driver") -> Iterator[str]:
@@ -56,7 +44,7 @@ def _device(driver: "Driver", slots: "Slots", device: Device, request: CheckRequ
     rid, stream = device.rid, slots.stream(device.rid)
     found, right = driver.stream_tables.entry(rid), slots.entry(stream)
     if found != right:
-        yield f"the STE of {rid} is {_words(found)}, not {_words(right)}"
+        yield f"the STE of {rid} is {words(found)}, not {words(right)}"
         return
     wanted = {
         slot.pasid or 0: occupant
@@ -79,41 +67,6 @@ def _device(driver: "Driver", slots: "Slots", device: Device, request: CheckRequ
             occupant = wanted.pop(first + number, None)
             right = slots.context(occupant) if occupant else 0
             if cd != right:
-                yield f"the CD of {Slot(rid, first + number or None)} is {_words(cd)}, not {_words(right)}"
+                yield f"the CD of {Slot(rid, first + number or None)} is {words(cd)}, not {words(right)}"
     for occupant in wanted.values():
-        yield f"the CD of {occupant.slot} is 0x0, not {_words(slots.context(occupant))}"
-
-
-def _domain(driver: "Driver", domain: Domain, request: CheckRequest) -> Iterator[str]:
-    fmt, root = driver.domain_format(domain), driver.domain_root(domain)
-    for finding in radix.check(fmt, driver.memory, root):
-        yield f"{domain.name}: {finding}"
-    wanted = set(_merged((m.iova, m.size, m.pa, m.prot) for m in request.mappings[domain.id]))
-    found = set(_merged(iter(radix.leaves(fmt, driver.memory, root))))
-    yield from _some(
-        f"{domain.name}: {iova:#x}+{size:#x} -> {pa:#x} {prot} is in "
-        + ("the rows but not the tables" if (iova, size, pa, prot) in wanted else "the tables but not the rows")
-        for iova, size, pa, prot in sorted(wanted ^ found)
-    )
-
-
-def _merged(ranges: Iterable[tuple[int, int, int, str]]) -> list[tuple[int, int, int, str]]:
-    """Ascending ranges with those joined that continue one another."""
-    merged: list[tuple[int, int, int, str]] = []
-    for iova, size, pa, prot in ranges:
-        if merged:
-            before_iova, before_size, before_pa, before_prot = merged[-1]
-            if (before_iova + before_size, before_pa + before_size, before_prot) == (iova, pa, prot):
-                merged[-1] = (before_iova, before_size + size, before_pa, prot)
-                continue
-        merged.append((iova, size, pa, prot))
-    return merged
-
-
-def _words(entry: int) -> str:
-    """A structure as `table decode` takes it: 64-bit words, lowest first, without the zero ones at the end."""
-    words = []
-    while entry:
-        words.append(f"{entry & (1 << 64) - 1:#x}")
-        entry >>= 64
-    return " ".join(words) or "0x0"
+        yield f"the CD of {occupant.slot} is 0x0, not {words(slots.context(occupant))}"

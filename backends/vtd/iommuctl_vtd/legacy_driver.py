@@ -4,12 +4,12 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+from iommuctl.audit import audit_domain
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
 from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Binding, Device, Occupant, Rid
-from iommuctl_vtd.audit import audit_domain
 from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, LEGACY_MODE
 from iommuctl_vtd.context_entry import TRANSLATE, TRANSLATE_WITH_ATS, ContextEntry
 from iommuctl_vtd.driver import Driver
