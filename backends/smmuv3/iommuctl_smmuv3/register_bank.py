@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registers of one unit, all in one row, and what they hold at power on."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 from iommuctl.errors import Unsupported, Usage
-from iommuctl.formats.bits import Layout
+from iommuctl.formats.bits import Field
 from iommuctl.hookspecs import Rows
 from iommuctl_smmuv3.id_registers import IDR0, IDR1, IDR3, IDR5
 from iommuctl_smmuv3.registers import Gbpa
 
 ROW = "smmuv3", "registers"
-
-_ANY = (0, 1)
 
 DEFAULTS: Mapping[str, int] = {
     # Faults terminate and are aborts: what PCIe devices do not survive, stalls, is for those who ask for it.
@@ -27,27 +25,22 @@ DEFAULTS: Mapping[str, int] = {
 """What the simulated unit says of itself: version 3.2 with all that iommuctl can drive."""
 VERSION_3_2 = 2
 
-_SIMULATED: Mapping[type[Layout], Mapping[str, Container[int]]] = {
-    IDR0: {
-        "S2P": _ANY, "S1P": _ANY, "TTF": (2,), "COHACC": _ANY, "HTTU": (0, 1, 2), "DORMHINT": _ANY, "Hyp": _ANY,
-        "ATS": _ANY, "NS1ATS": (1,), "ASID16": _ANY, "MSI": _ANY, "SEV": _ANY, "PRI": _ANY, "VMW": _ANY,
-        "VMID16": _ANY, "CD2L": _ANY, "TTENDIAN": (2,), "ATSRECERR": _ANY, "STALL_MODEL": (0, 1, 2), "TERM_MODEL": _ANY,
-        "ST_LEVEL": (0, 1),
-    },
-    IDR1: {
-        "SIDSIZE": range(33), "SSIDSIZE": range(21), "PRIQS": range(20), "EVENTQS": range(20), "CMDQS": range(20),
-        "ATTR_PERMS_OVR": _ANY, "ATTR_TYPES_OVR": _ANY,
-    },
-    IDR3: {
-        "HAD": _ANY, "PBHA": _ANY, "XNX": _ANY, "PPS": _ANY, "FWB": _ANY, "STT": _ANY, "RIL": _ANY, "BBML": range(3),
-        "PTWNNC": _ANY,
-    },
-    IDR5: {
-        "OAS": range(7), "GRAN4K": _ANY, "GRAN16K": _ANY, "GRAN64K": _ANY, "DS": _ANY, "VAX": (0, 1),
-        "STALL_MAX": range(1 << 16),
-    },
+_SIMULATED: Mapping[str, tuple[tuple[Field, tuple[int, ...]], ...]] = {
+    "IDR0": ((IDR0.TTF, (2,)), (IDR0.HTTU, (0, 1, 2)), (IDR0.NS1ATS, (1,)), (IDR0.TTENDIAN, (2,))),
+    "IDR3": tuple(
+        (field, (0,))
+        for field in (
+            IDR3.MPAM, IDR3.E0PD, IDR3.DPT, IDR3.PASIDTT, IDR3.EPAN, IDR3.S1PI, IDR3.S2PI, IDR3.S2PO, IDR3.THE,
+        )
+    ),
+    "IDR5": ((IDR5.D128, (0,)), (IDR5.VAX, (0, 1))),
 }  # fmt: skip
-"""What a unit may say of itself: other fields are 0, as what they promise is not simulated."""
+"""Fields that change what structures mean, and the values with which that is simulated."""
+
+
+def _counts(field: Field, idr0: int) -> bool:
+    """Whether a field has a meaning: NS1ATS has one with ATS and both stages alone."""
+    return field is not IDR0.NS1ATS or all(IDR0.field(name).get(idr0) for name in ("ATS", "S1P", "S2P"))
 
 
 class RegisterBank:
@@ -89,15 +82,14 @@ def power_on(rows: Rows, options: Mapping[str, str]) -> None:
             raise Usage(f"option {name}={text} is not a number") from None
         if known[name] >> 32:
             raise Usage(f"option {name}={text} is out of range", because="the register has 32 bits")
-    for layout, simulated in _SIMULATED.items():
-        values = layout.values(known[layout.name.removeprefix("smmuv3.")])
-        for field, value in values.items():
-            if value not in simulated.get(field, (0,)):
-                raise Usage(
-                    f"{field} of {layout.__name__} cannot be {value:#x} on the simulator",
-                    because="what it promises is not simulated",
-                )
     identity = {name.upper(): value for name, value in known.items()}
+    for name, fields in _SIMULATED.items():
+        for field, values in fields:
+            if (value := field.get(identity[name])) not in values and _counts(field, identity["IDR0"]):
+                raise Usage(
+                    f"option {name.lower()}={identity[name]:#x} cannot be simulated",
+                    because=f"{field.name} is {value}, and what that brings is not there",
+                )
     # The order is that of their offsets.
     registers = {"IDR0": identity["IDR0"], "IDR1": identity["IDR1"], "IDR3": identity["IDR3"]}
     registers |= {"IDR5": identity["IDR5"], "IIDR": 0, "AIDR": VERSION_3_2}
