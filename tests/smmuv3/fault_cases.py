@@ -167,6 +167,12 @@ CASES: dict[str, Case] = {
     "CD not mapped": Case(
         "F_TRANSLATION", (0x0A_0000_5810, S2_CD, AT, 0x3000), Ask(BOTH_5), {I3 + 8 * 3: 0}
     ),
+    "level 2 of CDs beyond stage 2": Case(
+        "F_TRANSLATION",
+        (0x0A_0004_1810, S2_CD, AT, 1 << 48),
+        Ask(slot(10, 0x41)),
+        {ste(BOTH): 0x6000_0000_0000_301F, 0x3008: 1 << 48 | 1},
+    ),
     "CD mapped to nowhere": Case(
         "F_CD_FETCH", (0x0A_0000_5809, 0, 0, 0x80_0140), Ask(BOTH_5), {I3 + 8 * 3: NOWHERE | 0x7FF}
     ),

@@ -170,6 +170,14 @@ def test_a_page_that_is_clean_in_either_stage() -> None:
     assert machine.ask(BOTH, CLEAN, "w").hit
 
 
+def test_a_page_that_is_clean_in_stage_2_alone() -> None:
+    """What both stages together are cached as is not dirty because stage 1 is."""
+    machine = nested(0, S2HA | S2HD, {I3 + 8 * 0x30: DBM | 0x9877F})
+    assert machine.goes(BOTH, RW, "r") == 0x98000
+    assert machine.goes(BOTH, RW, "w") == 0x98000
+    assert writes(machine) == [(I3 + 8 * 0x30, DBM | 0x987FF)]
+
+
 def test_rights_come_before_updates() -> None:
     """What is not allowed to the request makes nothing dirty."""
     machine = nested(HA | HD, S2HA | S2HD, {CLEAN_PAGE: DBM | 0x36F87, I3 + 8 * 0x36: DBM | 0x9E77F})

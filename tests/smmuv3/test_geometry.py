@@ -182,6 +182,14 @@ def test_both_halves() -> None:
     assert machine.ask(ONE, HIGH).hit
 
 
+def test_the_same_indices_in_both_halves() -> None:
+    """Tables that are cached of one half are not of the other."""
+    lower = {0x20000: 0x43003, 0x43000 + 8 * 0xFC: 0x44003, 0x44000 + 8 * 0x91: 0x45003, 0x45000 + 8 * 0x145: 0x31F47}
+    machine = upper(lower)
+    assert machine.goes(ONE, HIGH) == PAGE | 0x678
+    assert machine.goes(ONE, HIGH & (1 << 39) - 1) == 0x31678
+
+
 @pytest.mark.parametrize("bit", [39, 47, 48, 54, 55, 56, 63])
 def test_bits_above(bit: int) -> None:
     """All must be ones in the upper half, and zeros in the lower one. Bit 55 says which."""

@@ -165,7 +165,12 @@ def test_the_largest_range() -> None:
     """With DS. Beyond the last address there is nothing."""
     for scale in (39, 63):
         machine = full(idr5=0xF5)
+        high = (1 << 64) - (1 << 30)
+        Tlb(machine.rows).fill(TAGS["a"], high, page(12, 3, 12))
         assert machine.send(ranged(0, num=31, scale=scale)) == 0
+        # 2**56 bytes.
+        assert Tlb(machine.rows).find(TAGS["a"], high)
+        assert machine.send(ranged(high, num=31, scale=scale)) == 0
         assert EVERYTHING - left(machine) == of("agh", "023")
 
 

@@ -193,6 +193,13 @@ def test_tables_that_can_be_read_at_any_time() -> None:
     assert {0x40000, 0x50000} <= set(machine.unit.cached_tables())
 
 
+def test_tables_of_a_guest_are_none_of_these() -> None:
+    """Where they are, stage 2 says; what leads there are its tables."""
+    machine = handmade()
+    assert Ask(BOTH).of(machine) == 0x98123
+    assert set(machine.unit.cached_tables()) == {0x10000, 0x14000, 0x15000, 0x16000}
+
+
 def test_a_start_table_that_is_off_is_not_read() -> None:
     """EPD1: whatever TTB1 holds."""
     machine = cached({CD_0 + 16: 0x7_0000, CD_5 + 16: 0x7_0000})

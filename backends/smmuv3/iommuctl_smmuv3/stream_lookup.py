@@ -63,7 +63,7 @@ class StreamTable:
     def _size(self) -> int:
         """Bytes of the table, or of its first level: its alignment."""
         if self._two_level:
-            return max(64, _L1STD_SIZE << max(0, self._bits - self._split))
+            return _L1STD_SIZE << max(0, self._bits - self._split)
         return _STE_SIZE << self._bits
 
     def _bad_stream(self, because: str) -> Refused:

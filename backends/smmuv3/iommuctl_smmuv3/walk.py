@@ -183,8 +183,8 @@ class Walk:
     # Without stage 1
 
     def _without_stage_1(self, stage2: Stage2 | None) -> Mapped:
-        features = self._features
-        bits = features.ias if stage2 else features.oas
+        # IAS with stage 2, which is OAS as long as all tables are of VMSAv8-64.
+        bits = self._features.oas
         too_wide = Refused(F_ADDR_SIZE, f"the address has more than {bits} bits", {"S2": 0, "CLASS": CLASS_IN})
         if stage2 is None:
             return self._same_address(too_wide)
