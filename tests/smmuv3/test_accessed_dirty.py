@@ -149,6 +149,16 @@ def test_an_update_of_stage_1_makes_its_page_dirty() -> None:
     assert writes(machine) == [(I3 + 8 * 0x23, DBM | 0x237FF), (OLD_PAGE, 0x35F47)]
 
 
+def test_an_update_is_no_step_of_its_own() -> None:
+    """What led to the descriptor is shown when it is read, and not again when it is written."""
+    machine = nested(HA, 0, {})
+    walked = machine.unit.walk(BOTH, OLD, "r", privileged=False)
+    for told in (walked, machine.ask(BOTH, OLD).translation):
+        assert [step.address for step in told.steps][-6:] == [
+            I3 + 8 * 0x23, OLD_PAGE, 0x10000, 0x14000, 0x15000, I3 + 8 * 0x35,
+        ]  # fmt: skip
+
+
 def test_a_table_that_is_read_is_accessed() -> None:
     """And a CD; but they do not become dirty."""
     changes = {I3 + 8 * 3: 0x33FF, I3 + 8 * 0x21: DBM | 0x2137F, I3 + 8 * 0x30: 0x983FF}

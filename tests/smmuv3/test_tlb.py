@@ -5,7 +5,8 @@ import pytest
 
 from iommuctl_smmuv3.register_bank import DEFAULTS
 from iommuctl_smmuv3.tlb import EL2, EL2_E2H, GLOBAL, IPA, PAGES, TABLES, VA, Page, Table, Tag, Tlb
-from tests.smmuv3.handmade import handmade
+from tests.smmuv3.handmade import CD_5, ONE, ONE_5, handmade
+from tests.smmuv3.handmade import GLOBAL as GLOBAL_PAGE
 from tests.smmuv3.machine import CMDQEN, SMMUEN, Machine, Words, idr0_with
 
 TAGS = {
@@ -254,6 +255,16 @@ def test_tags(filled: str, asked: str, found: bool) -> None:
     tlb = Tlb(handmade().rows)
     tlb.fill(TAGS[filled], 0x1234_5000, page(12, 3, 12))
     assert bool(tlb.find(TAGS[asked], 0x1234_5FFF)) == found
+
+
+@pytest.mark.parametrize(("aset", "pa"), [(1, 0x34000), (0, 0x3F000)])
+def test_pages_of_all_asids(aset: int, pa: int) -> None:
+    """A CD whose tables say otherwise finds what is global by another CD of its VMID and ASET."""
+    tree = {0x24008: 0x25003, 0x25010: 0x26003, 0x26018: 0x27003, 0x27040: 0x3F747}
+    machine = handmade(tree | {CD_5: 0x0015_6205_C000_3510 | aset << 47, CD_5 + 8: 0x24000})
+    assert machine.goes(ONE, GLOBAL_PAGE) == 0x34000
+    assert machine.goes(ONE_5, GLOBAL_PAGE) == pa
+    assert machine.reaches(ONE_5, GLOBAL_PAGE) == 0x3F000
 
 
 @pytest.mark.parametrize("order", [12, 14, 16, 21, 25, 29, 30, 36, 39, 42])

@@ -97,8 +97,11 @@ class Visits:
         known: dict[int, Table] = {}
 
         def recall(level: int, first: int) -> tuple[int, int] | None:
-            table = self.caches.tlb.find_table(tag, fmt.numbered(level), upper | first) if self.caches else None
-            if table is None or level == 1:
+            # The last level has no tables, so nothing to look up.
+            if not self.caches or level == 1:
+                return None
+            table = self.caches.tlb.find_table(tag, fmt.numbered(level), upper | first)
+            if table is None:
                 return None
             known[level] = table
             return table.address, table.raw
