@@ -95,7 +95,7 @@ def test_no_stream_table(base: int, config: int, address: int) -> None:
 
 
 def test_vectors_of_records() -> None:
-    """E1 and E5, of the worked look-up's stream."""
+    """E1, E2 and E5, of the worked look-up's stream."""
     machine = worked()
     machine.memory.put({0x8_0040_0200: 0})
     assert machine.goes(slot(0x108), 0) == "C_BAD_STE"
@@ -104,6 +104,10 @@ def test_vectors_of_records() -> None:
     machine.memory.put({0x8_8000_0008: 0x8_8002_0001})
     assert machine.goes(slot(0x108, 0x405), 0) == "F_CD_FETCH"
     assert machine.records() == [(0x0108_0040_5809, 0, 0, 0x8_8002_0140)]
+    machine = worked()
+    machine.memory.put({0x8_8000_0000: 0x8_8001_0001})
+    assert machine.goes(slot(0x108, 5), 0xFFFF_F000_1234) == "F_TRANSLATION"
+    assert machine.records() == [(0x0108_0000_5810, 0x208_0000_0000, 0xFFFF_F000_1234, 0)]
 
 
 def test_what_a_fault_says() -> None:
