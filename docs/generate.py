@@ -180,10 +180,11 @@ def checks_of(layout: type[Layout]) -> Iterator[str]:
 
 def worked_examples() -> dict[type[Layout], str]:
     """For each structure the first of the words that the tests decode."""
-    from tests.vtd.test_vectors import VECTORS
+    from tests.smmuv3.test_vectors import VECTORS as SMMUV3
+    from tests.vtd.test_vectors import VECTORS as VTD
 
     found: dict[type[Layout], str] = {}
-    for layout, fields, words in VECTORS.values():
+    for layout, fields, words in (*VTD.values(), *SMMUV3.values()):
         command = f"iommuctl table decode {layout.name} {' '.join(f'{word:#x}' for word in words)}"
         found.setdefault(layout, f"```sh\n{command}\n```\n\nThat is `{field_list(fields)}`; all else is zero.")
     return found
