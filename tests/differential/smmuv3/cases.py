@@ -4,12 +4,11 @@
 from collections.abc import Mapping
 
 from iommuctl_smmuv3.commands import StallTerm, Sync
-from iommuctl_smmuv3.configuration_commands import CfgiCdAll
+from iommuctl_smmuv3.configuration_commands import CfgiCdAll, PrefetchConfig
 from iommuctl_smmuv3.tlb_commands import (
     TlbiNhAsid,
     TlbiNhVa,
     TlbiNhVaa,
-    TlbiNsnhAll,
     TlbiS2Ipa,
     TlbiS12Vmall,
 )
@@ -129,7 +128,7 @@ CASES: Mapping[str, Configuration] = {
     "table-size": _two(_flip(1, 46), _W),
     "size-last": _two(_flip(0, 46, _UNUSED), Dma(_EDU, "w", _UNUSED, 8)),
     "aptable-at-once": _one(_flip(1, 62, _HOLE), Dma(_EDU, "w", _HOLE, 8)),
-    "ssec": _commands("stage-1", TlbiNsnhAll.encode() | 1 << 10),
+    "ssec": _commands("stage-1", PrefetchConfig.encode() | 1 << 10),
     "cds-without-stage-1": _commands("stage-2", CfgiCdAll.encode(StreamID=1)),
     "missing-commands": _commands("stage-1", StallTerm.encode()),
     "empty-ranges": _commands("stage-1", TlbiNhVa.encode(TG=1)),

@@ -16,6 +16,8 @@ _CDS = (0x05, 0x06)
 _STAGE_1, _STAGE_2, _EL2, _EL3 = range(0x10, 0x14), (0x28, 0x2A), range(0x20, 0x24), (0x18, 0x1A)
 _NSNH_ALL, _ATC_INV, _PRI_RESP, _STALLS, _SYNC = 0x30, 0x40, 0x41, (0x44, 0x45), 0x46
 _RANGES = (0x12, 0x13, 0x2A)
+_WITH_SSEC = (*_HINTS, *_STREAMS, *_CDS, *_STALLS)
+"""The others have a reserved bit there."""
 
 _FUNCTIONS = {0, *(rid.source_id for rid, _ in (*DEVICES, *BRIDGES))}
 """StreamIDs of the machine's functions; the first one is the host bridge."""
@@ -48,20 +50,25 @@ def _no_signal(raw: int, features: Features) -> bool:
     return raw & 0xFF == _SYNC and raw >> 12 & 3 == 3
 
 
+def _is_secure(raw: int) -> bool:
+    """SSec is 1, which a non-secure queue cannot ask for."""
+    return bool(raw & _SSEC) and raw & 0xFF in _WITH_SSEC
+
+
 def is_refused(raw: int, features: Features) -> bool:
-    """Whether a unit that follows the specification stops at a command. Reserved bits but SSec are ignored."""
-    if not _exists(raw & 0xFF, features) or raw & _SSEC:
+    """Whether a unit that follows the specification stops at a command. Reserved bits are ignored."""
+    if not _exists(raw & 0xFF, features) or _is_secure(raw):
         return True
     return _empty_range(raw, features) or _no_signal(raw, features)
 
 
 def _accepts_ssec(raw: int, features: Features) -> bool:
-    return bool(raw & _SSEC) and raw & 0xFF not in (*_STREAMS, *_CDS)
+    return _is_secure(raw) and raw & 0xFF not in (*_STREAMS, *_CDS)
 
 
 def _accepts_cds(raw: int, features: Features) -> bool:
     known = raw >> 32 & 0xFFFF in _FUNCTIONS
-    return raw & 0xFF in _CDS and not features.s1p and not raw & _SSEC and not known
+    return raw & 0xFF in _CDS and not features.s1p and not _is_secure(raw) and not known
 
 
 def _accepts_missing(raw: int, features: Features) -> bool:
@@ -99,4 +106,4 @@ def _reasons(raw: int, features: Features) -> list[str]:
     """The deviations by which QEMU takes a command that is refused, where they are enough."""
     found = [name for name, rule in ACCEPTED.items() if rule(raw, features)]
     exists = _exists(raw & 0xFF, features) or {"cds-without-stage-1", "missing-commands"} & {*found}
-    return found if exists and ("ssec" in found or not raw & _SSEC) else []
+    return found if exists and ("ssec" in found or not _is_secure(raw)) else []

@@ -39,9 +39,7 @@ DEVIATIONS: Mapping[str, Deviation] = {
     "size-last": Deviation("7.3.22", "F_ADDR_SIZE of a leaf comes after F_ACCESS and F_PERMISSION"),
     "aptable-at-once": Deviation("7.3.22", "APTable denies a write before the next table is read"),
     "always-privileged": Deviation("D8.4", "All requests are privileged: AP[1] and APTable[0] are not looked at"),
-    "ssec": Deviation(
-        "4.1", "SSec=1 is refused in CMD_CFGI_* alone (where a command has no SSec, that is free)", free=True
-    ),
+    "ssec": Deviation("4.1", "SSec=1 is refused in CMD_CFGI_* alone, not in prefetches and commands for stalls"),
     "cds-without-stage-1": Deviation(
         "4.3", "Without stage 1, CMD_CFGI_CD and CMD_CFGI_CD_ALL are taken for a StreamID that no device has"
     ),
