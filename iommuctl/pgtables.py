@@ -72,7 +72,7 @@ class PageTables(Objects):
             fmt = guest_table.format
             check_range("iova", iova, size, fmt.page_sizes[0])
             check_range("gpa", gpa, size, fmt.page_sizes[0])
-            _check_lower_half(table, iova, size, fmt.width)
+            _check_input(table, iova, size, fmt)
             check_aperture(gpa, size, table.parent.width, ())
             check_prot(prot, fmt)
             guest_table.map(iova, size, gpa, prot + "p" if privileged else prot)
@@ -87,7 +87,7 @@ class PageTables(Objects):
             table = operation.books.pgtable(name)
             guest_table = _guest_table(operation, table)
             check_range("iova", iova, size, guest_table.format.page_sizes[0])
-            _check_lower_half(table, iova, size, guest_table.format.width)
+            _check_input(table, iova, size, guest_table.format)
             return guest_table.unmap(iova, size)
 
     def pgtable_destroy(self, name: str, *, force: bool = False) -> PageTable:
@@ -215,13 +215,14 @@ def check_root(operation: Operation, domain: Domain, root: int, kind: str) -> No
         )
 
 
-def _check_lower_half(table: PageTable, iova: int, size: int, width: int) -> None:
-    """The tables that we build are for the lower half of a canonical address space; the upper is the guest kernel's."""
-    if iova + size - 1 >> width - 1:
+def _check_input(table: PageTable, iova: int, size: int, fmt: "Format") -> None:
+    """The tables that we build are for lower addresses; the upper half of a canonical space is the guest kernel's."""
+    limit = 1 << fmt.width - fmt.canonical
+    if iova + size > limit:
         raise OutOfAperture(
             f"{iova:#x}..{iova + size - 1:#x} is outside page table {table.name}",
-            because=f"a {table.format} table translates 0x0..{(1 << width - 1) - 1:#x}",
-            hint="use lower addresses, or a format with more levels",
+            because=f"tables of {table.format} translate 0x0..{limit - 1:#x}",
+            hint="use lower addresses, or a format for wider ones",
         )
 
 

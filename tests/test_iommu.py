@@ -460,6 +460,24 @@ def test_page_tables_translate_the_lower_half(iommu: Iommu) -> None:
         with pytest.raises(OutOfAperture) as caught:
             iommu.pgtable_map("t", iova=iova, size=0x1000, gpa=0x200000)
         assert "page table t" in caught.value.what
+        assert caught.value.because.endswith(" translate 0x0..0x7fffffffffff")
+
+
+def test_page_tables_whose_addresses_are_not_canonical_translate_all_their_bits(tmp_path: Path) -> None:
+    """TTB1 has the upper addresses of SMMUv3, so that the table of TTB0 is all for the lower ones."""
+    with Iommu(tmp_path / "smmuv3", backend="sim") as iommu:
+        iommu.setup(architecture="smmuv3")
+        guest(iommu)
+        iommu.device_add(RID1)
+        iommu.attach("p", RID1)
+        iommu.bind_pgtable("p", RID1, pgtable="t")
+        last = (1 << 48) - 0x1000
+        iommu.pgtable_map("t", iova=last, size=0x1000, gpa=0x200000)
+        assert iommu.translate(RID1, last).pa == 0x10200000
+        with pytest.raises(OutOfAperture) as caught:
+            iommu.pgtable_map("t", iova=last + 0x1000, size=0x1000, gpa=0x200000)
+        assert caught.value.because.endswith(" translate 0x0..0xffffffffffff")
+        iommu.pgtable_unmap("t", iova=last, size=0x1000)
 
 
 def guest(iommu: Iommu) -> None:

@@ -50,6 +50,8 @@ class Format(Protocol):
     levels: int
     width: int
     """Input address bits. The entries of the root table cover 2**width bytes together."""
+    canonical: bool = False
+    """Bits above `width` copy the highest bit of an address: the upper half of the tables is the end of the space."""
     page_sizes: tuple[int, ...]
     """Ascending; the first is the granule, which is also the size of every table but the root. Contiguous runs count
     as pages."""

@@ -65,6 +65,7 @@ class FirstStageFormat(Format):
     """
 
     layout: type[Layout] = FirstStageEntry
+    canonical = True
 
     def __init__(self, levels: int = 4, *, haw: int = 52, one_gib_pages: bool = True) -> None:
         self.name = f"vtd.first-stage-{levels}"
