@@ -163,7 +163,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set takes RID ''
             set -a opts '--pasid=PASID' 'PASID of the slot.'
             set -a opts '--access=r|w|x' 'Read, write or execute.'
-            set -a opts --privileged 'Ask as a privileged request.'
+            set -a opts --privileged 'Ask as a privileged request; PCIe has them with PASID only.'
         case table
             set -a verbs list 'List the structures that are known by name'
             set -a verbs decode 'Decode the bits of a structure, field by field'
@@ -226,7 +226,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts --write 'The device writes --data.'
             set -a opts '--data=' 'Bytes to write, as in memory.'
             set -a opts '--pasid=PASID' 'PASID of the slot.'
-            set -a opts --privileged 'As a privileged request.'
+            set -a opts --privileged 'As a privileged request; PCIe has them with PASID only.'
             set -a opts --translated 'The device translates by itself, in its own TLB (ATS).'
         case 'sim read'
             set takes '' ''

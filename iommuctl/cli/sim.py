@@ -129,7 +129,9 @@ def dma(
         str | None, typer.Option("--data", metavar="HEX", help="Bytes to write, as in memory.", show_default=False)
     ] = None,
     pasid: Pasid = None,
-    privileged: Annotated[bool, typer.Option("--privileged", help="As a privileged request.")] = False,
+    privileged: Annotated[
+        bool, typer.Option("--privileged", help="As a privileged request; PCIe has them with PASID only.")
+    ] = False,
     translated: Annotated[
         bool, typer.Option("--translated", help="The device translates by itself, in its own TLB (ATS).")
     ] = False,

@@ -36,7 +36,9 @@ def translate(
     access: Annotated[
         Literal["r", "w", "x"], typer.Option("--access", metavar="r|w|x", help="Read, write or execute.")
     ] = "r",
-    privileged: Annotated[bool, typer.Option("--privileged", help="Ask as a privileged request.")] = False,
+    privileged: Annotated[
+        bool, typer.Option("--privileged", help="Ask as a privileged request; PCIe has them with PASID only.")
+    ] = False,
 ) -> None:
     """Walk the tables: where would this address go?
 

@@ -3,10 +3,10 @@
 
 import pytest
 
-from iommuctl.model import Fault
+from iommuctl.model import Access, Fault
 from iommuctl_smmuv3.refused import REASONS
 from tests.smmuv3.fault_cases import AT, CASES, ORDER, UPDATES, Case, machine_of
-from tests.smmuv3.handmade import BOTH, NOWHERE, ONE, RO, Ask, handmade
+from tests.smmuv3.handmade import BOTH, L3, NOWHERE, ONE, ONE_5, PRIV_RO, RO, Ask, handmade
 from tests.smmuv3.machine import slot
 from tests.smmuv3.test_walk import worked
 
@@ -113,9 +113,21 @@ def test_vectors_of_records() -> None:
 def test_what_a_fault_says() -> None:
     told = handmade().ask(ONE, RO + 0x10, "w").translation
     assert told.fault == Fault(
-        0x13, "F_PERMISSION", "the stage 1 page does not allow the access", ONE.rid, None, RO + 0x10, "w"
+        0x13, "F_PERMISSION", "the stage 1 page does not allow unprivileged writes", ONE.rid, None, RO + 0x10, "w"
     )
     assert [step.address for step in told.steps] == [0x1200, 0x3000, 0x20008, 0x21010, 0x22018, 0x23028]
+
+
+@pytest.mark.parametrize(
+    ("access", "privileged", "words"),
+    [("r", False, "unprivileged reads"), ("w", True, "privileged writes"), ("x", True, "privileged execution")],
+)
+def test_a_fault_says_what_is_not_allowed(access: Access, privileged: bool, words: str) -> None:
+    """A page that privileged requests can read, with PXN."""
+    machine = handmade({L3 + 8 * 7: 1 << 53 | 0x33F87})
+    told = machine.unit.walk(ONE_5, PRIV_RO, access, privileged=privileged)
+    assert told.fault
+    assert told.fault.reason == f"the stage 1 page does not allow {words}"
 
 
 def test_the_address_in_a_record_is_whole() -> None:

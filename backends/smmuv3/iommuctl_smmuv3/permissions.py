@@ -24,6 +24,12 @@ def needed(access: Access, *, privileged: bool) -> int:
     return right << _PRIVILEGED if privileged else right
 
 
+def words(right: int) -> str:
+    """A right that `needed` gave, as what it is for."""
+    what = {READ: "reads", WRITE: "writes", EXECUTE: "execution"}
+    return f"privileged {what[right >> _PRIVILEGED]}" if right >> _PRIVILEGED else f"unprivileged {what[right]}"
+
+
 def letters(rights: int, *, privileged: bool) -> str:
     """What a request may do there, of "rwx"."""
     own = rights >> _PRIVILEGED if privileged else rights

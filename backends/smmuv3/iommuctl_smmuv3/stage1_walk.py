@@ -112,7 +112,7 @@ class Stage1:
             raw, above, self._world, writable=writable, wxn=bool(Cd.WXN.get(cd)), pan=bool(Cd.PAN.get(cd))
         )
         if not rights & need:
-            raise self._fault(F_PERMISSION, "the stage 1 page does not allow the access")
+            raise self._fault(F_PERMISSION, f"the stage 1 page does not allow {permissions.words(need)}")
         dirty, clears = not writable or not raw & _READ_ONLY, 0
         if not dirty and need & (permissions.WRITE | permissions.WRITE << 3):
             dirty, clears = True, _READ_ONLY
