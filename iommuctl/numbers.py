@@ -6,6 +6,7 @@ Everything else is refused with a sentence: a number that was misread would end 
 """
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from iommuctl.errors import BadNumber, ZeroSize
@@ -106,6 +107,11 @@ def unit(value: int) -> str:
         if value and not value & ((1 << shift) - 1):
             return f"{value >> shift}{letter}"
     return str(value)
+
+
+def units(values: Iterable[int]) -> str:
+    """Sizes as `--page-sizes` takes them: `4K,2M,1G`."""
+    return ",".join(map(unit, values))
 
 
 def shown(text: str) -> str:

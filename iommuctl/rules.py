@@ -18,6 +18,7 @@ from iommuctl.errors import (
     ZeroSize,
 )
 from iommuctl.model import MAX_ADDRESS, Device
+from iommuctl.numbers import units
 from iommuctl.spelling import NAME
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def check_page_sizes(wanted: Iterable[int] | None, capabilities: Capabilities) -
     sizes = tuple(sorted(set(capabilities.page_sizes if wanted is None else wanted)))
     if sizes and any(set(sizes) <= set(granule) for granule in granules):
         return sizes
-    there = [", ".join(f"{size:#x}" for size in granule) for granule in granules]
-    shown = ", ".join(f"{size:#x}" for size in sizes) or "(none)"
+    there = [units(granule) for granule in granules]
+    shown = units(sizes) or "(none)"
     if sizes and set(sizes) <= {size for granule in granules for size in granule}:
         raise Unsupported(
             f"page sizes {shown} cannot be in one domain",

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iommuctl import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief
 from iommuctl.cli.render import Column
@@ -64,7 +65,7 @@ def show(
         session.document({"name": name, "capabilities": flags, "limits": limits})
         return
     session.out.line(("name", name))
-    session.out.pairs([(key.replace("_", " "), _words(value)) for key, value in {**flags, **limits}.items()])
+    session.out.pairs([(key.replace("_", " "), _words(key, value)) for key, value in {**flags, **limits}.items()])
 
 
 def _capabilities(session: Session, name: str) -> Any:
@@ -79,7 +80,11 @@ def _version(api: tuple[int, int]) -> str:
     return f"{api[0]}.{api[1]}"
 
 
-def _words(value: object) -> str:
+def _words(key: str, value: Any) -> str:
+    if key == "page_sizes":
+        return numbers.units(value)
+    if key == "granules":
+        return " or ".join(map(numbers.units, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -88,11 +93,9 @@ def _words(value: object) -> str:
 
 
 def _item(value: object) -> str:
-    """A range of addresses, the page sizes of a granule, or a word."""
+    """A range of addresses, or a word."""
     match value:
         case [str(first), str(last)]:
             return f"{first}..{last}"
-        case list():
-            return "/".join(map(str, value))
         case _:
             return str(value)

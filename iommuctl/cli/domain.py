@@ -199,7 +199,7 @@ def _kind(domain: Domain) -> str:
 
 
 def _sizes(domain: Domain) -> str:
-    return ",".join(map(numbers.unit, domain.page_sizes))
+    return numbers.units(domain.page_sizes)
 
 
 def _target(mapping: Mapping) -> str:

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from iommuctl.numbers import unit
+from iommuctl.numbers import unit, units
 from iommuctl.plan.document import (
     AttachmentEntry,
     BindingEntry,
@@ -55,7 +55,7 @@ def values(key: Key, entry: Entry) -> dict[str, Any]:
         case MemoryEntry():
             table["size"] = unit(entry.size)
         case DomainEntry():
-            table["page_sizes"] = entry.page_sizes and ",".join(map(unit, entry.page_sizes))
+            table["page_sizes"] = entry.page_sizes and units(entry.page_sizes)
         case MappingEntry():
             memory = entry.memory and entry.memory + (f"+{entry.offset:#x}" if entry.offset else "")
             target = {"memory": memory, "pa": _address(entry.pa)}
