@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from iommuctl_smmuv3.commands import StallTerm, Sync
 from iommuctl_smmuv3.configuration_commands import CfgiCdAll, PrefetchConfig
 from iommuctl_smmuv3.tlb_commands import (
+    TlbiNhAll,
     TlbiNhAsid,
     TlbiNhVa,
     TlbiNhVaa,
@@ -87,9 +88,15 @@ def _commands(kind: str, *words: int) -> Configuration:
     return Configuration(kind, StreamTable(), (), (), (Stream("abort"),) * 5, (Commands(words),))
 
 
-def _changed(configuration: Configuration, command: int) -> Configuration:
+def _changed(configuration: Configuration, command: int, iova: int = _PAGE) -> Configuration:
     """A page goes, and a command tells the caches, before it is asked for again."""
-    return configuration._replace(events=(_W, Clear(_EDU, _PAGE), Commands((command,)), _W))
+    asked = Dma(_EDU, "r", iova, 8)
+    return configuration._replace(events=(asked, Clear(_EDU, iova), Commands((command,)), asked))
+
+
+def _changed_above(command: int) -> Configuration:
+    """The same of a page of stage 1 that is above a stage 2: behind its descriptor come the four of stage 2."""
+    return _both()._replace(events=(_W, _flip(4, 0), Commands((command,)), _W))
 
 
 _TWO_LEVELS = StreamTable(split=8, whole=False)
@@ -149,6 +156,9 @@ AGREED: Mapping[str, Configuration] = {
     "S2AFFD": _two(Dma(_EDU, "w", _UNUSED, 8), values=(("S2AFFD", 1),)),
     "a table through which nothing is written, refused": _one(_flip(1, 62), _W),
     "HAD0": _one(_flip(1, 62), _W, values=(("HAD0", 1),)),
+    "HAD1": _one(_flip(1, 62, _UPPER), Dma(_EDU, "w", _UPPER, 8), values=(("HAD1", 1),), upper=True),
+    "tables of the other byte order, refused": _one(_W, values=(("ENDI", 1),)),
+    "tables for 24 bits, refused": _one(_W, values=(("T0SZ", 40),)),
     "a top byte, refused": _one(Dma(_EDU, "w", 0x5A << 56, 8)),
     "TBI0": _one(Dma(_EDU, "w", 0x5A << 56, 8), values=(("TBI0", 1),)),
     "a block": _two()._replace(
@@ -159,9 +169,37 @@ AGREED: Mapping[str, Configuration] = {
     "a range is invalidated, refused": _changed(_one(), TlbiNhVa.encode(ASID=ASID, TG=1, NUM=3)),
     "a page of all ASIDs is invalidated, refused": _changed(_one(), TlbiNhVaa.encode()),
     "an ASID is invalidated, refused": _changed(_one(), TlbiNhAsid.encode(ASID=ASID)),
+    "an upper page is invalidated, refused": _changed(
+        _one(upper=True), TlbiNhVa.encode(ASID=ASID, Addr=_UPPER), iova=_UPPER
+    ),
+    "the end of 17 pages is invalidated, refused": _changed(
+        _one(), TlbiNhVa.encode(ASID=ASID, Addr=_FAR - 0x10_000, TG=1, NUM=16), iova=_FAR
+    ),
+    "the midst of 65536 pages is invalidated, refused": _changed(
+        _one(), TlbiNhVa.encode(ASID=ASID, Addr=_FAR - 0x100_000, TG=1, SCALE=16), iova=_FAR
+    ),
+    "the end of 17 pages of all ASIDs is invalidated, refused": _changed(
+        _one(), TlbiNhVaa.encode(Addr=_FAR - 0x10_000, TG=1, NUM=16), iova=_FAR
+    ),
+    "the midst of 65536 pages of all ASIDs is invalidated, refused": _changed(
+        _one(), TlbiNhVaa.encode(Addr=_FAR - 0x100_000, TG=1, SCALE=16), iova=_FAR
+    ),
+    "stage 1 of a VMID is invalidated, refused": _changed_above(TlbiNhAll.encode(VMID=VMID)),
+    "an ASID of a VMID is invalidated, refused": _changed_above(TlbiNhAsid.encode(VMID=VMID, ASID=ASID)),
+    "a page of a VMID is invalidated, refused": _changed_above(TlbiNhVa.encode(VMID=VMID, ASID=ASID)),
+    "a page of all ASIDs of a VMID is invalidated, refused": _changed_above(TlbiNhVaa.encode(VMID=VMID)),
     "another ASID is invalidated": _changed(_one(), TlbiNhAsid.encode(ASID=ASID + 1)),
     "another page is invalidated": _changed(_one(), TlbiNhVa.encode(ASID=ASID, Addr=_READ_ONLY)),
     "a page of stage 2 is invalidated, refused": _changed(_two(), TlbiS2Ipa.encode(VMID=VMID)),
+    "an odd page of stage 2 is invalidated, refused": _changed(
+        _two(), TlbiS2Ipa.encode(VMID=VMID, Addr=_READ_ONLY), iova=_READ_ONLY
+    ),
+    "the end of 17 pages of stage 2 is invalidated, refused": _changed(
+        _two(), TlbiS2Ipa.encode(VMID=VMID, Addr=_FAR - 0x10_000, TG=1, NUM=16), iova=_FAR
+    ),
+    "the midst of 65536 pages of stage 2 is invalidated, refused": _changed(
+        _two(), TlbiS2Ipa.encode(VMID=VMID, Addr=_FAR - 0x100_000, TG=1, SCALE=16), iova=_FAR
+    ),
     "a VMID is invalidated, refused": _changed(_two(), TlbiS12Vmall.encode(VMID=VMID)),
     "another VMID is invalidated": _changed(_two(), TlbiS12Vmall.encode(VMID=VMID + 1)),
     "a VMID of both stages is invalidated, refused": _changed(_both(), TlbiS12Vmall.encode(VMID=VMID)),
