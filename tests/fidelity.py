@@ -122,7 +122,7 @@ SUBJECTS: tuple[Subject, ...] = (
 def fields_by_qemu(layout: type[Layout]) -> tuple[int, dict[str, str]]:
     """How many fields of a structure QEMU looks at, and the others with the reason."""
     from tests.mutants.unlooked import ALL as EVERY
-    from tests.mutants.unlooked import UNLOOKED
+    from tests.mutants.unlooked.vtd import UNLOOKED
 
     listed = UNLOOKED.get(layout.__name__, {})
     unlooked = {field.name: listed.get(field.name, listed.get(EVERY, "")) for field in layout.fields}

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from tests.mutants.judging import Verdict
 from tests.mutants.shifting import Mutant
-from tests.mutants.unlooked import ALL, UNLOOKED
+from tests.mutants.unlooked import ALL
+from tests.mutants.unlooked.vtd import UNLOOKED
 
 _HEADINGS = ("structure", "mutants", "QEMU", "listed", "vectors", "caught")
 

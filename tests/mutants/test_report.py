@@ -5,7 +5,8 @@ from iommuctl_vtd.structures import STRUCTURES
 from tests.mutants.judging import Verdict
 from tests.mutants.report import lines, problems, reason
 from tests.mutants.shifting import Mutant, mutants
-from tests.mutants.unlooked import ALL, UNLOOKED
+from tests.mutants.unlooked import ALL
+from tests.mutants.unlooked.vtd import UNLOOKED
 
 SEEN, LISTED = Mutant("RootEntry", "P", 1), Mutant("VER", "MIN", 1)
 

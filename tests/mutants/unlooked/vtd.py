@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields that QEMU does not look at: if one of them were declared one bit off, QEMU would not tell.
-
-Each is held by a vector instead: words from the specification. The list holds in both directions, as a field that QEMU
-does tell of must not be on it.
-"""
+"""The fields of VT-d's structures that QEMU does not look at."""
 
 from collections.abc import Mapping
 
-ALL = "*"
-"""Every field of a structure."""
+from tests.mutants.unlooked import ALL
 
 _REVISION_3 = "QEMU's unit, as ours, is one of revision 4; the field is only decoded"
 _INTERRUPTS = "the units that are compared remap no interrupts"
