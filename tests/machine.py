@@ -13,12 +13,15 @@ from iommuctl.formats.memory import PAGE, Run
 class SparseMemory:
     """RAM that is made of ranges (first, size). It keeps its writes in order; `on_write` is called after each word.
 
-    Hardware stores 64 bits at once and no more, so that is how longer writes become visible here.
+    Hardware stores 64 bits at once and no more, so that is how longer writes become visible here. In a page that nobody
+    has read since it was allocated nobody can tell one word from the next, and `on_write` is called once for all of them.
     """
 
     def __init__(self, *ranges: tuple[int, int], tables: tuple[int, int] = (0, 0)) -> None:
         self._ranges = ranges
         self._pages: dict[int, bytearray] = {}
+        self._seen: set[int] = set()
+        """Pages that were read since they were allocated."""
         self._next, self._end = tables[0], sum(tables)
         self.writes: list[tuple[int, bytes]] = []
         self.freed: list[Run] = []
@@ -33,6 +36,7 @@ class SparseMemory:
         data = bytearray()
         while len(data) < size:
             at = address + len(data)
+            self._seen.add(at & -PAGE)
             page = self._pages.get(at & -PAGE) or bytes(PAGE)
             data += page[at % PAGE :][: size - len(data)]
         return bytes(data)
@@ -43,9 +47,12 @@ class SparseMemory:
         if address < first + extent and first < address + len(data):
             raise OutsideMemory(f"{address:#x} cannot be written")
         self.writes.append((address, bytes(data)))
-        step = 8 if self.on_write else PAGE
-        for offset in range(0, len(data), step):
-            self._store(address + offset, data[offset : offset + step])
+        done = 0
+        while done < len(data):
+            at = address + done
+            part = data[done : done + (8 if self.on_write and at & -PAGE in self._seen else PAGE - at % PAGE)]
+            self._store(at, part)
+            done += len(part)
             if self.on_write:
                 self.on_write()
 
@@ -59,6 +66,7 @@ class SparseMemory:
             raise NoRoom("no table memory is left")
         for page in range(address, self._next, PAGE):
             self._pages[page] = bytearray(b"\xa5" * PAGE)
+            self._seen.discard(page)
             self.held.add(page)
         return address
 
@@ -104,26 +112,29 @@ class DictRows:
     """hookspecs.Rows, in a dict. Values go through JSON, as they do in a state folder."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], str] = {}
+        self._rows: dict[str, dict[str, str]] = {}
 
     def get(self, kind: str, key: str) -> Any:
-        text = self._rows.get((kind, key))
+        text = self._of(kind).get(key)
         return None if text is None else json.loads(text)
 
     def put(self, kind: str, key: str, value: Any) -> None:
-        self._rows[kind, key] = json.dumps(value)
+        self._rows.setdefault(kind, {})[key] = json.dumps(value)
 
     def delete(self, kind: str, key: str) -> None:
-        self._rows.pop((kind, key), None)
+        self._of(kind).pop(key, None)
 
     def scan(
         self, kind: str, first: str = "", last: str | None = None, *, limit: int = -1
     ) -> Iterator[tuple[str, Any]]:
-        keys = sorted(k for found, k in self._rows if found == kind and first <= k and (last is None or k <= last))
+        keys = sorted(key for key in self._of(kind) if first <= key and (last is None or key <= last))
         return iter([(key, self.get(kind, key)) for key in (keys if limit < 0 else keys[:limit])])
 
     def count(self, kind: str) -> int:
-        return sum(found == kind for found, _ in self._rows)
+        return len(self._of(kind))
+
+    def _of(self, kind: str) -> dict[str, str]:
+        return self._rows.get(kind, {})
 
 
 class SilentBus:
