@@ -14,7 +14,7 @@ class SparseMemory:
     """RAM that is made of ranges (first, size). It keeps its writes in order; `on_write` is called after each word.
 
     Hardware stores 64 bits at once and no more, so that is how longer writes become visible here. In a page that nobody
-    has read since it was allocated nobody can tell one word from the next, and `on_write` is called once for all of them.
+    has read since it was allocated nobody can tell one word from the next: `on_write` is called once for all of them.
     """
 
     def __init__(self, *ranges: tuple[int, int], tables: tuple[int, int] = (0, 0)) -> None:
