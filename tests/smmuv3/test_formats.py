@@ -24,6 +24,14 @@ class TestStage1(FormatSuite):
         Stage1Format(K64, 42, output=48, oas=52),
         Stage1Format(K64, 30),
     )
+    # One table that is not full, levels of each granule, and both ways to pack 52 bits.
+    kinds = (
+        Stage1Format(K4, 20),
+        Stage1Format(),
+        Stage1Format(K16, 47, output=44),
+        Stage1Format(K4, 52, output=52, ds=True),
+        Stage1Format(K64, 52, output=52),
+    )
     prots = ("r", "rw", "rx", "rwx", "rp", "rwp", "rxp", "rwxp")
 
 
@@ -42,5 +50,11 @@ class TestStage2(FormatSuite):
         Stage2Format(K64, 46, output=52, start_level=2),
         Stage2Format(K64, 33, start_level=3),
         Stage2Format(K64, 48),
+    )
+    # Start tables side by side.
+    kinds = (
+        Stage2Format(K4, 43, output=44, start_level=1, xnx=False),
+        Stage2Format(K16, 40, output=40),
+        Stage2Format(K64, 46, output=52, start_level=2),
     )
     prots = ("r", "w", "rw", "rx", "wx", "x", "rwx")

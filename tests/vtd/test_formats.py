@@ -12,6 +12,7 @@ class TestFirstStage(FormatSuite):
         FirstStageFormat(5),
         FirstStageFormat(4, haw=39, one_gib_pages=False),
     )
+    kinds = (FirstStageFormat(5), FirstStageFormat(4, haw=39, one_gib_pages=False))
     prots = ("r", "rw", "rp", "rwp")
 
 
@@ -24,4 +25,5 @@ class TestSecondStage(FormatSuite):
         SecondStageFormat(39, haw=39, page_sizes=(1 << 12, 1 << 21)),
         SecondStageFormat(57, page_sizes=(1 << 12,)),
     )
+    kinds = (SecondStageFormat(39), SecondStageFormat(48), SecondStageFormat(57, page_sizes=(1 << 12,)))
     prots = ("r", "w", "rw")
