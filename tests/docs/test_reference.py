@@ -72,7 +72,7 @@ def test_every_structure_has_a_page_that_tells_where_it_is_declared_and_what_is_
         package, module = layout.__module__.split(".")
         (link,) = re.findall(r" Declared in \[(.*?)\]\((.*?)\)\.$", page, re.MULTILINE)
         assert link[0] == f"{package}/{module}.py"
-        assert f'name="{name}"' in (pages / link[1]).read_text("utf-8")
+        assert re.search(rf'\b(name|variant)="{re.escape(name)}"', (pages / link[1]).read_text("utf-8"))
         for check in layout.checks:
             assert f"\n* {check.field.name} {check.demand}.\n" in page
 
