@@ -18,6 +18,7 @@ EXAMPLES = """
 iommuctl table list
 # words of 64 bits, lowest first; what is missing is zero
 iommuctl table decode vtd.pasid-entry 0x8000001000c9 0x1
+iommuctl table decode smmuv3.ste 0x9 0x100000000000
 # as VT-d's revision 3 had it, with fields that are reserved now
 iommuctl table decode vtd.pasid-entry 0x8000001000e9 0x1 --revision 3
 # the bytes of a command, as `commands[].raw` has them
