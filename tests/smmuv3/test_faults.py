@@ -6,7 +6,7 @@ import pytest
 from iommuctl.model import Access, Fault
 from iommuctl_smmuv3.refused import REASONS
 from tests.smmuv3.fault_cases import AT, CASES, ORDER, UPDATES, Case, machine_of
-from tests.smmuv3.handmade import BOTH, L3, NOWHERE, ONE, ONE_5, PRIV_RO, RO, Ask, handmade
+from tests.smmuv3.handmade import ABORTED, BOTH, L3, NOWHERE, ONE, ONE_5, PRIV_RO, RO, Ask, handmade
 from tests.smmuv3.machine import slot
 from tests.smmuv3.test_walk import worked
 
@@ -116,6 +116,14 @@ def test_what_a_fault_says() -> None:
         0x13, "F_PERMISSION", "the stage 1 page does not allow unprivileged writes", ONE.rid, None, RO + 0x10, "w"
     )
     assert [step.address for step in told.steps] == [0x1200, 0x3000, 0x20008, 0x21010, 0x22018, 0x23028]
+
+
+def test_an_abort_says_that_there_is_no_event() -> None:
+    machine = handmade()
+    told = machine.ask(ABORTED, AT, "r").translation
+    assert told.fault
+    assert (told.fault.name, told.fault.reason) == ("ABORT", "STE.Config is 0b000, abort, of which no event tells")
+    assert machine.records() == []
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class Walk:
         ste = table.find(self.visits, self.request.stream)
         self._naming = len(self.visits.trace) - 1
         if not Ste.Config.get(ste) & BYPASS:
-            raise Refused(SILENT, f"STE.Config is {Ste.Config.get(ste):#05b}, abort")
+            raise Refused(SILENT, f"STE.Config is {Ste.Config.get(ste):#05b}, abort, of which no event tells")
         return ste
 
     def _substream(self, ste: int) -> int | None:
