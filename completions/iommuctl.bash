@@ -189,6 +189,7 @@ __iommuctl_command() { # PATH
         takes=('' '')
         ;;
     demo)
+        opts=('--arch=')
         ;;
     completion)
         verbs=(bash zsh fish install)

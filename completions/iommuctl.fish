@@ -233,6 +233,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
         case 'sim write'
             set takes '' ''
         case demo
+            set -a opts '--arch=' Architecture.
         case completion
             set -a verbs bash 'Print the completion script for bash'
             set -a verbs zsh 'Print the completion script for zsh'
