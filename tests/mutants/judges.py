@@ -7,33 +7,45 @@ process that has the mutant.
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 
 import pytest
 
-VECTORS = ("tests/vtd/test_vectors.py", "tests/vtd/test_registers.py")
-"""The tests that hold words from the specification against the declared structures."""
-_DIFFERENTIAL = "tests/differential/vtd"
-_SWEEPS = f"{_DIFFERENTIAL}/test_sweeps.py::test_every_bit"
-_CASES = (
-    f"{_DIFFERENTIAL}/test_sweeps.py::test_a_good_descriptor_is_taken",
-    f"{_DIFFERENTIAL}/test_deviations.py::test_case",
-    f"{_DIFFERENTIAL}/test_deviations.py::test_both_do_the_same",
-)
-_RANDOM = f"{_DIFFERENTIAL}/test_random.py::test_random_configurations"
+from tests.differential.qemu import find
+
+VECTORS: Mapping[str, tuple[str, ...]] = {
+    "vtd": ("tests/vtd/test_vectors.py", "tests/vtd/test_registers.py"),
+    "smmuv3": ("tests/smmuv3/test_vectors.py", "tests/smmuv3/test_registers.py", "tests/smmuv3/test_positions.py"),
+}
+"""The tests that hold words and places from the specification against an architecture's declared structures."""
+_COMMANDS = {"vtd": "test_a_good_descriptor_is_taken", "smmuv3": "test_every_opcode"}
+"""The test beside the sweeps that queues every kind of command."""
 
 
-def swept() -> frozenset[str]:
+def require_qemu(architecture: str) -> None:
+    """Raise NoQemu where there is none that has the unit."""
+    from tests.differential.architecture import architecture as compared
+
+    one = compared(architecture)
+    find(one.machine, one.needed)
+
+
+def swept(architecture: str) -> frozenset[str]:
     """The layouts that have a sweep over their bits."""
-    from tests.differential.vtd.test_sweeps import SWEEPS
-
-    return frozenset(SWEEPS)
+    return frozenset(import_module(f"tests.differential.{architecture}.test_sweeps").SWEEPS)
 
 
-def differential(layouts: Iterable[str], chunks: int) -> tuple[str, ...]:
+def differential(architecture: str, layouts: Iterable[str], chunks: int) -> tuple[str, ...]:
     """The sweeps over these layouts, the directed cases, and so many chunks of random configurations."""
-    sweeps = tuple(f"{_SWEEPS}[{layout}]" for layout in layouts)
-    return (*sweeps, *_CASES, *(f"{_RANDOM}[{chunk}]" for chunk in range(chunks)))
+    folder = f"tests/differential/{architecture}"
+    return (
+        *(f"{folder}/test_sweeps.py::test_every_bit[{layout}]" for layout in layouts),
+        f"{folder}/test_sweeps.py::{_COMMANDS[architecture]}",
+        f"{folder}/test_deviations.py::test_case",
+        f"{folder}/test_deviations.py::test_both_do_the_same",
+        *(f"{folder}/test_random.py::test_random_configurations[{chunk}]" for chunk in range(chunks)),
+    )
 
 
 class _Failures:

@@ -3,7 +3,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -30,8 +30,8 @@ class _Child(NamedTuple):
     connection: Connection
 
 
-def judged(mutants: Sequence[Mutant], swept: frozenset[str], chunks: int, jobs: int) -> Iterator[Verdict]:
-    """The verdicts on these mutants, as they come. `jobs` processes run at once.
+def judged(mutants: Sequence[Mutant], swept: Mapping[str, frozenset[str]], chunks: int, jobs: int) -> Iterator[Verdict]:
+    """The verdicts on these mutants, as they come. `swept` is by architecture; `jobs` processes run at once.
 
     Tests that do not come to an end have noticed the mutant, too.
     """
@@ -40,7 +40,7 @@ def judged(mutants: Sequence[Mutant], swept: frozenset[str], chunks: int, jobs: 
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            running[mutant] = _start(_judge, mutant, swept, chunks)
+            running[mutant] = _start(_judge, mutant, swept[mutant.architecture], chunks)
         ready = wait([child.connection for child in running.values()])
         for mutant, child in [*running.items()]:
             if child.connection in ready:
@@ -62,7 +62,9 @@ def in_child(function: Callable[..., Any], *arguments: object) -> Any:
 def _judge(mutant: Mutant, swept: frozenset[str], chunks: int) -> Verdict:
     declare(mutant)
     own = swept & {mutant.layout, mutant.layout.removesuffix("Rev3")}
-    return Verdict(mutant, first_failure(differential(sorted(own), chunks)), first_failure(VECTORS))
+    architecture = mutant.architecture
+    qemu = first_failure(differential(architecture, sorted(own), chunks))
+    return Verdict(mutant, qemu, first_failure(VECTORS[architecture]))
 
 
 def _start(function: Callable[..., Any], *arguments: object) -> _Child:

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came out, in numbers for each structure, and what is wrong with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.mutants.judging import Verdict
 from tests.mutants.shifting import Mutant
-from tests.mutants.unlooked import ALL
-from tests.mutants.unlooked.vtd import UNLOOKED
+from tests.mutants.unlooked import ALL, smmuv3, vtd
 
+UNLOOKED: Mapping[str, Mapping[str, Mapping[str, str]]] = {"vtd": vtd.UNLOOKED, "smmuv3": smmuv3.UNLOOKED}
+"""The lists by architecture."""
 _HEADINGS = ("structure", "mutants", "QEMU", "listed", "vectors", "caught")
 
 
 def reason(mutant: Mutant) -> str | None:
     """Why QEMU does not look at the field, as the list has it."""
-    fields = UNLOOKED.get(mutant.layout, {})
+    fields = UNLOOKED[mutant.architecture].get(mutant.layout, {})
     return fields.get(mutant.field, fields.get(ALL))
 
 

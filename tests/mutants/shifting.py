@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutants: VT-d's structures as they are declared, but for one field that stands one bit off.
+"""Mutants: an architecture's structures as they are declared, but for one field that stands one bit off.
 
 A mutant comes into being while the package is imported, so that all that follows from the declaration follows. It
 takes a process in which the package has not been imported.
 """
 
 import sys
+from importlib import import_module
 from typing import NamedTuple
 
 from iommuctl.formats.bits import Address, Field, Ignored, Layout
 
-PACKAGE = "iommuctl_vtd"
-
 
 class Mutant(NamedTuple):
-    """The field of the layout (its class) is declared so many bits too high."""
+    """The field of an architecture's layout (its class) is declared so many bits too high."""
 
+    architecture: str
     layout: str
     field: str
     by: int
@@ -24,16 +24,20 @@ class Mutant(NamedTuple):
         return f"{self.layout}.{self.field} {self.by:+}"
 
 
-def mutants() -> list[Mutant]:
+def package(architecture: str) -> str:
+    """Where the structures of the architecture are declared."""
+    return f"iommuctl_{architecture}"
+
+
+def mutants(architecture: str) -> list[Mutant]:
     """One for each declared field: a bit up, or down where the field ends at the structure's top.
 
     Fields that hardware ignores are never encoded, so that there are none for these.
     """
-    from iommuctl_vtd.structures import STRUCTURES
-
-    layouts = [layout for first in STRUCTURES.values() for layout in (first, *first.revisions.values())]
+    structures = import_module(f"{package(architecture)}.structures").STRUCTURES
+    layouts = [layout for first in structures.values() for layout in (first, *first.revisions.values())]
     return [
-        Mutant(layout.__name__, field.name, -1 if field.msb == layout.bits - 1 else 1)
+        Mutant(architecture, layout.__name__, field.name, -1 if field.msb == layout.bits - 1 else 1)
         for layout in dict.fromkeys(layouts)
         for field in layout.fields
         if vars(layout).get(field.name) is field and not isinstance(field, Ignored)
@@ -42,11 +46,12 @@ def mutants() -> list[Mutant]:
 
 def declare(mutant: Mutant) -> None:
     """Have the package declare this mutant when it is imported in this process."""
-    assert PACKAGE not in sys.modules, "it has been imported already"
+    own = package(mutant.architecture)
+    assert own not in sys.modules, "it has been imported already"
     derive = Layout._derive.__func__  # type: ignore[attr-defined]
 
     def derive_mutant(cls: type[Layout]) -> None:
-        if cls.__name__ == mutant.layout and cls.__module__.startswith(PACKAGE):
+        if cls.__name__ == mutant.layout and cls.__module__.startswith(own):
             _shift(cls._declared[mutant.field], mutant.by)
         derive(cls)
 

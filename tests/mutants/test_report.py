@@ -1,30 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The list against the structures, and what is said of verdicts."""
 
-from iommuctl_vtd.structures import STRUCTURES
+import pytest
+
+from iommuctl.plugins import architecture
+from tests.differential.architecture import ARCHITECTURES
 from tests.mutants.judging import Verdict
-from tests.mutants.report import lines, problems, reason
+from tests.mutants.report import UNLOOKED, lines, problems, reason
 from tests.mutants.shifting import Mutant, mutants
 from tests.mutants.unlooked import ALL
-from tests.mutants.unlooked.vtd import UNLOOKED
 
-SEEN, LISTED = Mutant("RootEntry", "P", 1), Mutant("VER", "MIN", 1)
+SEEN, LISTED = Mutant("vtd", "RootEntry", "P", 1), Mutant("vtd", "VER", "MIN", 1)
 
 
-def test_the_list_names_fields_that_there_are() -> None:
-    declared = {(one.layout, one.field) for one in mutants()}
-    layouts = {name for name, _ in declared}
-    for layout, fields in UNLOOKED.items():
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_list_names_fields_that_there_are(name: str) -> None:
+    declared = {(one.layout, one.field) for one in mutants(name)}
+    layouts = {layout for layout, _ in declared}
+    for layout, fields in UNLOOKED[name].items():
         assert layout in layouts
         assert all(fields.values())
         assert fields.keys() == {ALL} or {(layout, field) for field in fields} <= declared
-    assert len(layouts) == sum(max(1, len(layout.revisions)) for layout in STRUCTURES.values())
+    assert len(layouts) == sum(max(1, len(layout.revisions)) for layout in architecture(name).structures.values())
 
 
 def test_a_structure_can_be_listed_whole_or_by_fields() -> None:
-    assert reason(LISTED) == UNLOOKED["VER"][ALL]
-    assert reason(Mutant("CAP", "ND", 1)) == UNLOOKED["CAP"]["ND"]
-    assert reason(Mutant("CAP", "SAGAW", 1)) is None
+    assert reason(LISTED) == UNLOOKED["vtd"]["VER"][ALL]
+    assert reason(Mutant("vtd", "CAP", "ND", 1)) == UNLOOKED["vtd"]["CAP"]["ND"]
+    assert reason(Mutant("vtd", "CAP", "SAGAW", 1)) is None
+    # Both architectures have a structure of that name.
+    listed = {name: reason(Mutant(name, "PageRequest", "PRGIndex", 1)) for name in ARCHITECTURES}
+    assert listed == {name: UNLOOKED[name]["PageRequest"][ALL] for name in ARCHITECTURES}
     assert reason(SEEN) is None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.mutants.shifting import mutants
+from tests.mutants.shifting import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def in_mutant(mutant: str, expression: str) -> Any:
     code = f"""
 import json
 from tests.mutants.shifting import Mutant, declare
-declare(Mutant{mutant})
+declare(Mutant("vtd", *{mutant}))
 from iommuctl_vtd import first_stage, second_stage
 from iommuctl_vtd.structures import STRUCTURES
 layouts = {{one.__name__: one for first in STRUCTURES.values() for one in (first, *first.revisions.values())}}
@@ -58,15 +58,24 @@ def test_what_follows_from_a_mutant(mutant: tuple[str, str, int], expression: st
 
 
 def test_every_field_has_a_mutant_within_its_structure() -> None:
-    found = mutants()
-    assert len(found) == len(set(found)) == len({one[:2] for one in found})
-    assert ("IQA", "IQA", -1) in found
-    assert ("IQA", "DW", 1) in found
-    assert ("PasidEntryRev3", "NXE", 1) in found
-    assert not [one for one in found if one[:2] in {("PasidEntry", "NXE"), ("PasidEntryRev3", "AW")}]
+    found = mutants("vtd")
+    assert len(found) == len(set(found)) == len({one[:3] for one in found})
+    assert Mutant("vtd", "IQA", "IQA", -1) in found
+    assert Mutant("vtd", "IQA", "DW", 1) in found
+    assert Mutant("vtd", "PasidEntryRev3", "NXE", 1) in found
+    assert not [one for one in found if one[1:3] in {("PasidEntry", "NXE"), ("PasidEntryRev3", "AW")}]
+
+
+def test_a_field_that_a_variant_has_for_itself_is_its_own() -> None:
+    found = [one for one in mutants("smmuv3") if one.layout == "Stage1Descriptor64K"]
+    assert [one.field for one in found] == ["OA_51_48", "OA"]
 
 
 def test_it_is_too_late_once_the_package_is_imported() -> None:
-    code = "import iommuctl_vtd; from tests.mutants.shifting import Mutant, declare; declare(Mutant('IQA', 'DW', 1))"
+    code = """
+import iommuctl_vtd
+from tests.mutants.shifting import Mutant, declare
+declare(Mutant('vtd', 'IQA', 'DW', 1))
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "it has been imported already" in done.stderr

@@ -81,10 +81,12 @@ class Smmu(ABC):
             self._put(first + number, word)
         self._commands = (first + len(words)) % _POSITIONS
         cons, wrong = self.ring(self._commands)
-        stopped = []
+        stopped: list[tuple[int, int]] = []
         while wrong:
             at = CmdqCons.RD.get(cons)
-            stopped.append(((at - first) % _POSITIONS, CmdqCons.ERR.get(cons)))
+            number = (at - first) % _POSITIONS
+            assert all(number != other for other, _ in stopped), "CMD_SYNC is refused"
+            stopped.append((number, CmdqCons.ERR.get(cons)))
             self._put(at, SYNC)
             self.write("GERRORN", self.read("GERROR"))
             cons, wrong = self.ring(self._commands)
