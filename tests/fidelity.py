@@ -146,7 +146,7 @@ def fields_with_vectors(layout: type[Layout]) -> frozenset[str]:
 
 def structures_of_linux() -> frozenset[str]:
     """The structures that Linux's kernel prints, by their names."""
-    from tests.linux import walked
+    from tests.linux.vtd import walked
 
     found = {one for one in vars(walked).values() if isinstance(one, type) and issubclass(one, Layout)}
     paging = {"vtd.first-stage-entry", "vtd.second-stage-entry"}

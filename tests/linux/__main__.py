@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.linux`: the tables that Linux writes in VMs of all modes, read by us and compared with its dumps."""
+"""`python -m tests.linux`: the tables that Linux writes in VMs of all modes, as we and as it see them."""
 
 import argparse
 import sys
@@ -9,31 +9,33 @@ from pathlib import Path
 
 from tests.differential.qemu import NoQemu
 from tests.differential.qemu import find as find_qemu
-from tests.linux.comparison import Comparison
-from tests.linux.devices import MODES, NEEDED
+from tests.differential.qtest import QtestError
+from tests.linux.architecture import ARCHITECTURES, architecture
 from tests.linux.snapshot import take
 from tests.linux.vm import NoVm, VmError, find
 
 
 def main() -> int:
     """Compare in each mode. Returns 0 when all is equal, 1 for a difference or a finding, 2 without a VM."""
-    argparse.ArgumentParser(prog="python -m tests.linux", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m tests.linux", description=__doc__)
+    parser.add_argument("--arch", choices=ARCHITECTURES, default=ARCHITECTURES[0], help="whose tables")
+    arch = architecture(parser.parse_args().arch)
     try:
-        installed, kit = find_qemu("x86_64", NEEDED), find("x86_64")
+        installed, kit = find_qemu(arch.processor, arch.needed), find(arch.processor)
     except (NoQemu, NoVm) as error:
         print(error, file=sys.stderr)
         return 2
     print("QEMU", ".".join(map(str, installed.version)), flush=True)
     wrong = 0
-    for name, mode in MODES.items():
+    for name, mode in arch.modes.items():
         begin = time.monotonic()
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="iommuctl-linux-") as folder,
-                take(installed, kit, mode, Path(folder)) as snapshot,
+                take(installed, kit, arch, mode, Path(folder)) as snapshot,
             ):
-                compared = Comparison(snapshot)
-        except VmError as error:
+                compared = arch.compare(snapshot)
+        except (VmError, QtestError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
         wrong += len(compared.findings) + len(compared.differences)

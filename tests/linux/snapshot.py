@@ -5,23 +5,24 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from iommuctl.formats.memory import FileMemory, Memory
 from iommuctl.model import Rid, Slot
 from tests.differential.qemu import Installed
-from tests.linux.devices import RAM, ROLES, Mode
-from tests.linux.kernel_dump import Dump, parse
+from tests.linux.architecture import Architecture, Mode
 from tests.linux.vm import Kit, Vm, VmError
 
 _BOOT, _DUMP = 180.0, 60.0
 """Seconds, on a slow machine."""
 _ATTEMPTS = 10
-_HOST_ADDRESS_WIDTH = 36
-"""Where the DMAR table has the number of host address bits, less one: VT-d 4.1 section 8.1."""
+_RAM = 1 << 30
+_LARGE_PAGES = 16
+
+
+Dump = TypeVar("Dump")
 
 
 class Mapping(NamedTuple):
@@ -37,41 +38,46 @@ class Mapping(NamedTuple):
     mark: int
 
 
-class Snapshot(NamedTuple):
-    """RAM, the kernel's dump, the host address width, and what was mapped."""
+class Snapshot(NamedTuple, Generic[Dump]):
+    """RAM, what the kernel tells, registers of the unit, and what was mapped."""
 
     memory: Memory
     dump: Dump
-    haw: int
+    registers: dict[str, int]
     mappings: tuple[Mapping, ...]
 
 
 @contextlib.contextmanager
-def take(installed: Installed, kit: Kit, mode: Mode, folder: Path) -> Iterator[Snapshot]:
-    """Boot a VM of that mode and take one; RAM is copied into `folder`. Raises VmError and UnknownLine."""
-    files = {"guest.py": Path(__file__).with_name("guest.py").read_bytes()}
-    command = f"exec python3 -B /mnt/guest.py {shlex.quote(json.dumps(ROLES))}"
-    with Vm(installed, kit, mode.arguments, command, ram=RAM, parameters=mode.parameters, files=files) as vm:
-        dump = _consistent(vm, folder / "ram")
-        haw = (vm.shared / "DMAR").read_bytes()[_HOST_ADDRESS_WIDTH] + 1
+def take(
+    installed: Installed, kit: Kit, architecture: Architecture, mode: Mode, folder: Path
+) -> Iterator[Snapshot[Any]]:
+    """Boot a VM of that mode and take one; RAM is copied into `folder`. Raises VmError, UnknownLine and QtestError."""
+    files = {
+        "guest.py": Path(__file__).with_name("guest.py").read_bytes(),
+        "orders.json": json.dumps({"roles": mode.roles, "dumped": architecture.dumped}).encode(),
+    }
+    command, parameters = "exec python3 -B /mnt/guest.py", f"quiet hugepages={_LARGE_PAGES} {mode.parameters}"
+    with Vm(installed, kit, mode.arguments, command, ram=_RAM, parameters=parameters, files=files) as vm:
+        dump = _consistent(vm, architecture, folder / "ram")
+        registers = {name: vm.read_register(*place) for name, place in architecture.registers.items()}
         listed = json.loads((vm.shared / "mappings.json").read_text())
     mappings = (Mapping(Slot(Rid.parse(one.pop("rid")), one.pop("pasid") or None), **one) for one in listed)
     with open(folder / "ram", "rb") as ram:
-        yield Snapshot(FileMemory(ram.fileno(), 0, RAM), dump, haw, tuple(mappings))
+        yield Snapshot(FileMemory(ram.fileno(), vm.base, _RAM), dump, registers, tuple(mappings))
 
 
-def _consistent(vm: Vm, copy: Path) -> Dump:
+def _consistent(vm: Vm, architecture: Architecture, copy: Path) -> Any:
     """Copy RAM, and return the dump that belongs to it.
 
     Linux goes on while it writes a dump: a device that a driver uses maps and unmaps. RAM is copied between two
     dumps, while all of the VM stands still; where these agree, they tell what the copy has.
     """
-    before = parse(vm.wait_for("dump-0", _BOOT))
+    before = architecture.parse(vm.wait_for("dump-0", _BOOT))
     for number in range(_ATTEMPTS):
         with vm.frozen():
             _copy(vm.ram, copy)
         (vm.shared / f"next-{number}").touch()
-        after = parse(vm.wait_for(f"dump-{number + 1}", _DUMP))
+        after = architecture.parse(vm.wait_for(f"dump-{number + 1}", _DUMP))
         if after == before:
             return after
         before = after
@@ -81,10 +87,10 @@ def _consistent(vm: Vm, copy: Path) -> Dump:
 def _copy(source: Path, to: Path) -> None:
     """Copy a file with its holes, of which untouched RAM has many."""
     with open(source, "rb") as old, open(to, "wb") as new:
-        new.truncate(RAM)
+        new.truncate(_RAM)
         at = 0
         with contextlib.suppress(_End):
-            while at < RAM:
+            while at < _RAM:
                 at = _seek(old.fileno(), at, os.SEEK_DATA)
                 end = _seek(old.fileno(), at, os.SEEK_HOLE)
                 while at < end:

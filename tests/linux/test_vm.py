@@ -26,7 +26,7 @@ def test_the_folder_is_that_of_the_environment(tmp_path: Path) -> None:
     (tmp_path / "images/vmlinuz-x86_64").touch()
     (tmp_path / "guest-x86_64").mkdir()
     kit = find("x86_64", {"IOMMUCTL_VM": str(tmp_path)})
-    assert kit == (tmp_path / "images/vmlinuz-x86_64", tmp_path / "guest-x86_64")
+    assert kit == ("x86_64", tmp_path / "images/vmlinuz-x86_64", tmp_path / "guest-x86_64")
 
 
 @pytest.mark.parametrize(("environment", "why"), [({}, "not set"), ({"IOMMUCTL_VM": "/nowhere"}, "there is no")])

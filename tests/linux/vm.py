@@ -8,6 +8,7 @@ IOMMUCTL_VM names; `.ci/vm` makes one and prints its path.
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.differential.qemu import Installed
+from tests.differential.qtest import Qtest
 from tests.linux.initramfs import archive
 
 VARIABLE = "IOMMUCTL_VM"
@@ -32,26 +34,48 @@ class VmError(Exception):
 
 
 class Kit(NamedTuple):
-    """What a VM is made of besides QEMU."""
+    """What a VM of an architecture is made of besides QEMU."""
 
+    architecture: str
     kernel: Path
     root: Path
     """The guest's root folder, with Debian's python3 and busybox."""
+
+
+class _Processor(NamedTuple):
+    """What QEMU and Linux must be told of an architecture's machines."""
+
+    ram: int
+    """Where RAM begins."""
+    model: str
+    console: str
+    parameters: str = ""
+
+
+_PROCESSORS = {
+    # Linux would give up when its timer is late, as an emulated one is on a busy machine.
+    "x86_64": _Processor(0, "max", "ttyS0", "no_timer_check"),
+    # Newer ones sign pointers, which takes QEMU long.
+    "aarch64": _Processor(0x4000_0000, "cortex-a76", "ttyAMA0"),
+}
 
 
 def find(architecture: str, environment: Mapping[str, str] = os.environ) -> Kit:
     """The kit of an architecture in the folder that the environment names. Raises NoVm."""
     if not (folder := environment.get(VARIABLE)):
         raise NoVm(f"{VARIABLE} is not set")
-    kit = Kit(Path(folder, "images", f"vmlinuz-{architecture}"), Path(folder, f"guest-{architecture}"))
-    for path in kit:
+    kernel, root = Path(folder, "images", f"vmlinuz-{architecture}"), Path(folder, f"guest-{architecture}")
+    for path in (kernel, root):
         if not path.exists():
             raise NoVm(f"{VARIABLE} is {folder}, but there is no {path}")
-    return kit
+    return Kit(architecture, kernel, root)
 
 
 class Vm:
-    """A running VM. `shared` is the folder that the guest has as /mnt, `ram` the file with its RAM from address 0."""
+    """A running VM.
+
+    `shared` is the folder that the guest has as /mnt, `ram` the file with its RAM, which begins at address `base`.
+    """
 
     def __init__(
         self,
@@ -72,7 +96,9 @@ class Vm:
         self._exit = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iommuctl-vm-")))
+            processor = _PROCESSORS[kit.architecture]
             self.ram, self.shared, self._folder = folder / "ram", folder / "shared", folder
+            self.base = processor.ram
             self.shared.mkdir()
             for name, content in {**files, "command": command.encode()}.items():
                 (self.shared / name).write_bytes(content)
@@ -80,13 +106,14 @@ class Vm:
             init = Path(__file__).with_name("init").read_bytes()
             (folder / "initramfs").write_bytes(archive({"init": init, "bin/busybox": busybox}))
             words = [
-                *installed.command, "-run-with", "exit-with-parent=on", "-accel", "tcg", "-cpu", "max", "-smp", "2",
+                *installed.command, "-run-with", "exit-with-parent=on", "-accel", "tcg", "-cpu", processor.model,
+                "-smp", "2",
                 "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                 "-serial", f"file:{folder / 'console'}", "-m", f"{ram >> 20}M",
                 "-object", f"memory-backend-file,id=ram,size={ram},mem-path={self.ram},share=on",
                 "-kernel", f"{kit.kernel}", "-initrd", f"{folder / 'initramfs'}",
-                # Linux would give up when its timer is late, as an emulated one is on a busy machine.
-                "-append", f"console=ttyS0 panic=-1 no_timer_check {parameters}",
+                "-append", f"console={processor.console} panic=-1 {processor.parameters} {parameters}",
+                "-qtest", f"unix:{folder / 'qtest'},server=on,wait=off", "-qtest-log", os.devnull,
                 *_share("root", kit.root, ",readonly=on"), *_share("shared", self.shared), *arguments,
             ]  # fmt: skip
             errors = stack.enter_context(open(folder / "errors", "wb"))
@@ -122,6 +149,12 @@ class Vm:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+    def read_register(self, address: int, size: int) -> int:
+        """A register of 4 or 8 bytes at a physical address, as a processor reads it. Raises QtestError."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._folder / "qtest"))
+            return Qtest(connection).read(address, size)
 
     def last_words(self) -> str:
         """The ends of what the command, the kernel and QEMU have written."""

@@ -2,31 +2,30 @@
 """A snapshot of a VM, our reading of it, and where the two differ."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from iommuctl.formats.memory import PAGE, read_word
 from iommuctl.model import Access, Rid, Slot
-from tests.linux.kernel_dump import Domain
-from tests.linux.questions import NO_CONTEXT, NO_PASID, Question, of_device, page_size, without
+from tests.linux.report import Report
 from tests.linux.snapshot import Mapping, Snapshot
-from tests.linux.walked import Pages, Tables, Tree
+from tests.linux.vtd.kernel_dump import Domain, Dump
+from tests.linux.vtd.questions import NO_CONTEXT, NO_PASID, Question, of_device, page_size, without
+from tests.linux.vtd.walked import Pages, Tables, Tree
 
-_SHOWN = 20
 
+class Comparison(Report):
+    """Compares at once."""
 
-class Comparison:
-    """Compares at once. `counts` tells how much, `differences` and `findings` are sentences; there should be none."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot[Dump]) -> None:
+        super().__init__()
         dump = snapshot.dump
         self._snapshot = snapshot
-        self._tables = Tables(snapshot.memory, dump.registers, snapshot.haw)
-        self.counts: Counter[str] = Counter(self._tables.counts)
-        self.findings = list(self._tables.findings)
-        self.differences: list[str] = []
+        self._tables = Tables(snapshot.memory, dump.registers, dump.haw)
+        self.counts.update(self._tables.counts)
+        self.findings += self._tables.findings
         if dump.root != self._tables.root:
             self.differences.append(f"the kernel's root table is at {dump.root:#x}, RTADDR's at {self._tables.root:#x}")
-        self._both(dump.devices, self._tables.devices, "the line of a device")
+        self.both(dump.devices, self._tables.devices, "the line of a device")
         self._known = {device.rid for device in dump.devices} | set(self._tables.empty)
         self.counts["requester ids"] = len(self._known)
         self.counts["requester ids without any table"] = len(self._tables.empty)
@@ -38,22 +37,6 @@ class Comparison:
         for mapping in snapshot.mappings:
             self._content(mapping)
         self._sizes()
-
-    def lines(self) -> list[str]:
-        """Counts, and the first of what is wrong."""
-        wrong = [*self.findings, *self.differences]
-        return [
-            *(f"  {count:6} {name}" for name, count in sorted(self.counts.items())),
-            f"  {len(self.findings):6} findings, {len(self.differences)} differences",
-            *wrong[:_SHOWN],
-            *([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []),
-        ]
-
-    def _both(self, theirs: Iterable[object], ours: Iterable[object], what: str) -> None:
-        """Note what one side has more often than the other."""
-        one, other = Counter(theirs), Counter(ours)
-        self.differences += [f"only the kernel has {what} {item}" for item in (one - other).elements()]
-        self.differences += [f"only the tables have {what} {item}" for item in (other - one).elements()]
 
     def _trees(self) -> None:
         domains = dict(self._snapshot.dump.domains)
@@ -87,7 +70,7 @@ class Comparison:
         self.counts["printed pages, compared"] += len(domain.pages)
         if tree.root != domain.root:
             self.differences.append(f"the top table of {tree.slot} is at {tree.root:#x}, not at {domain.root:#x}")
-        self._both(domain.pages, pages.pages, f"{tree.slot}'s page")
+        self.both(domain.pages, pages.pages, f"{tree.slot}'s page")
 
     def _questions(self) -> None:
         for question in self._asked():
@@ -104,7 +87,7 @@ class Comparison:
             if tree := trees.get(Slot(device.rid, device.pasid or None)):
                 yield from of_device(device, pages.get(tree.root, ()), tree.fmt.width)
             else:
-                yield from of_device(device, (), self._snapshot.haw)
+                yield from of_device(device, (), self._snapshot.dump.haw)
         yield from (without(Slot(rid), NO_PASID) for rid in self._tables.empty)
         buses = {rid.bus for rid in self._known}
         for bus in range(256):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from iommuctl.model import Access, Slot, Translation
-from tests.linux.kernel_dump import Device, Page
+from tests.linux.vtd.kernel_dump import Device, Page
 
 _PAGE = 4096
 _FIRST_STAGE, _SECOND_STAGE, _THROUGH = 1, 2, 4

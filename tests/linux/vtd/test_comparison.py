@@ -8,8 +8,9 @@ import pytest
 
 from iommuctl.model import Rid, Slot
 from tests.linux import snapshot
-from tests.linux.comparison import Comparison
-from tests.linux.kernel_dump import UnknownLine, parse
+from tests.linux.architecture import UnknownLine
+from tests.linux.vtd.comparison import Comparison
+from tests.linux.vtd.kernel_dump import parse
 from tests.machine import SparseMemory
 
 RID = Rid(0, 0, 0x10, 0)
@@ -106,7 +107,8 @@ def compared(
     ):  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-    return Comparison(snapshot.Snapshot(memory, parse(folder), 48, MAPPINGS))
+    (folder / "DMAR").write_bytes(bytes(36) + b"\x2f")
+    return Comparison(snapshot.Snapshot(memory, parse(folder), {}, MAPPINGS))
 
 
 def test_equal_tables_in_scalable_mode(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iommuctl.model import Rid, Slot
+from tests.linux.architecture import UnknownLine
 
 _REGISTER = re.compile(r"(\w+) *\t0x([0-9a-f]+)\t\t0x([0-9a-f]{16})")
 _WORD = r"0x([0-9a-f]{16})"
@@ -15,12 +16,10 @@ _DEVICE = re.compile(
 )
 _DOMAIN = re.compile(r"Device ([0-9a-f:.]+) (?:with pasid ([0-9a-f]+) )?@0x([0-9a-f]+)")
 _PAGE = re.compile(r"0x([0-9a-f]{13}) \|((?:\t0x[0-9a-f]{16}){3,5})")
+_HOST_ADDRESS_WIDTH = 36
+"""Where the DMAR table has the number of host address bits, less one: VT-d 4.1 section 8.1."""
 _USED = ("CAP", "ECAP", "RTADDR")
 """The registers that say where tables are and how they are read; others change at any time."""
-
-
-class UnknownLine(Exception):
-    """The kernel printed something that this module does not know."""
 
 
 class Device(NamedTuple):
@@ -60,10 +59,12 @@ class Dump(NamedTuple):
     devices: tuple[Device, ...]
     domains: dict[Slot, Domain]
     """None for a device or PASID whose file is empty, as it is without page tables."""
+    haw: int
+    """The host address width, from the ACPI table DMAR."""
 
 
 def parse(folder: Path) -> Dump:
-    """Read a copy of the kernel's folder iommu/intel. Raises UnknownLine."""
+    """Read a copy of the kernel's folder iommu/intel and of DMAR. Raises UnknownLine."""
     registers = parse_registers((folder / "iommu_regset").read_text())
     root, devices = parse_devices((folder / "dmar_translation_struct").read_text())
     domains = {}
@@ -72,7 +73,8 @@ def parse(folder: Path) -> Dump:
         slot = Slot(Rid.parse(rid), int(pasid[0], 16) if pasid else None)
         if (domain := parse_domain(path.read_text(), slot)) is not None:
             domains[slot] = domain
-    return Dump(registers, root, devices, domains)
+    haw = (folder / "DMAR").read_bytes()[_HOST_ADDRESS_WIDTH] + 1
+    return Dump(registers, root, devices, domains, haw)
 
 
 def parse_registers(text: str) -> dict[str, int]:

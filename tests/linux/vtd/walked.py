@@ -17,7 +17,7 @@ from iommuctl_vtd.pasid_entry import FIRST_STAGE, SECOND_STAGE, PasidDirectoryEn
 from iommuctl_vtd.registers import RTADDR
 from iommuctl_vtd.root_entry import RootEntry, ScalableRootEntry
 from iommuctl_vtd.unit import Unit
-from tests.linux.kernel_dump import Device, Page
+from tests.linux.vtd.kernel_dump import Device, Page
 from tests.machine import DictRows, SilentBus
 from tests.vtd.machine import SRTP, TE
 
