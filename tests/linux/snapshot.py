@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from iommuctl.formats.memory import FileMemory, Memory
 from iommuctl.model import Rid, Slot
 from tests.differential.qemu import Installed
-from tests.linux.architecture import Architecture, Mode
 from tests.linux.vm import Kit, Vm, VmError
+
+if TYPE_CHECKING:
+    from tests.linux.architecture import Architecture, Mode
 
 _BOOT, _DUMP = 180.0, 60.0
 """Seconds, on a slow machine."""
@@ -25,7 +27,7 @@ _LARGE_PAGES = 16
 Dump = TypeVar("Dump")
 
 
-class Mapping(NamedTuple):
+class Mapped(NamedTuple):
     """Memory that a program mapped for a device or one of its PASIDs.
 
     Page n of it begins with the number `mark` + n * 4096.
@@ -44,12 +46,13 @@ class Snapshot(NamedTuple, Generic[Dump]):
     memory: Memory
     dump: Dump
     registers: dict[str, int]
-    mappings: tuple[Mapping, ...]
+    mappings: tuple[Mapped, ...]
+    mode: "Mode"
 
 
 @contextlib.contextmanager
 def take(
-    installed: Installed, kit: Kit, architecture: Architecture, mode: Mode, folder: Path
+    installed: Installed, kit: Kit, architecture: "Architecture", mode: "Mode", folder: Path
 ) -> Iterator[Snapshot[Any]]:
     """Boot a VM of that mode and take one; RAM is copied into `folder`. Raises VmError, UnknownLine and QtestError."""
     files = {
@@ -61,12 +64,12 @@ def take(
         dump = _consistent(vm, architecture, folder / "ram")
         registers = {name: vm.read_register(*place) for name, place in architecture.registers.items()}
         listed = json.loads((vm.shared / "mappings.json").read_text())
-    mappings = (Mapping(Slot(Rid.parse(one.pop("rid")), one.pop("pasid") or None), **one) for one in listed)
+    mappings = (Mapped(Slot(Rid.parse(one.pop("rid")), one.pop("pasid") or None), **one) for one in listed)
     with open(folder / "ram", "rb") as ram:
-        yield Snapshot(FileMemory(ram.fileno(), vm.base, _RAM), dump, registers, tuple(mappings))
+        yield Snapshot(FileMemory(ram.fileno(), vm.base, _RAM), dump, registers, tuple(mappings), mode)
 
 
-def _consistent(vm: Vm, architecture: Architecture, copy: Path) -> Any:
+def _consistent(vm: Vm, architecture: "Architecture", copy: Path) -> Any:
     """Copy RAM, and return the dump that belongs to it.
 
     Linux goes on while it writes a dump: a device that a driver uses maps and unmaps. RAM is copied between two

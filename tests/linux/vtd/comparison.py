@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A snapshot of a VM, our reading of it, and where the two differ."""
 
-from collections import Counter
 from collections.abc import Iterator
 
-from iommuctl.formats.memory import PAGE, read_word
-from iommuctl.model import Access, Rid, Slot
+from iommuctl.model import Rid, Slot
 from tests.linux.report import Report
-from tests.linux.snapshot import Mapping, Snapshot
+from tests.linux.snapshot import Snapshot
 from tests.linux.vtd.kernel_dump import Domain, Dump
 from tests.linux.vtd.questions import NO_CONTEXT, NO_PASID, Question, of_device, page_size, without
 from tests.linux.vtd.walked import Pages, Tables, Tree
@@ -34,9 +32,9 @@ class Comparison(Report):
         self.counts["requester ids that pass through"] = len(self._known - translated - set(self._tables.empty))
         self._trees()
         self._questions()
-        for mapping in snapshot.mappings:
-            self._content(mapping)
-        self._sizes()
+        self.content(self._tables.unit, snapshot)
+        sizes = {slot: sum(map(page_size, domain.pages)) for slot, domain in dump.domains.items()}
+        self.sizes(snapshot.mappings, sizes)
 
     def _trees(self) -> None:
         domains = dict(self._snapshot.dump.domains)
@@ -95,25 +93,3 @@ class Comparison(Report):
             for devfn in range(256 if bus in buses else 1):
                 if (rid := Rid(0, bus, devfn >> 3, devfn & 7)) not in self._known:
                     yield without(Slot(rid), NO_CONTEXT)
-
-    def _content(self, mapping: Mapping) -> None:
-        """A device that reads there must get what the program has written."""
-        access: Access = "r" if "r" in mapping.prot else "w"
-        for at in range(0, mapping.size, PAGE):
-            iova = mapping.iova + at
-            answer = self._tables.unit.walk(mapping.slot, iova, access, privileged=False)
-            self.counts["4 KiB with the content that the program wrote"] += 1
-            found = None if answer.pa is None else read_word(self._snapshot.memory, answer.pa)
-            if found != mapping.mark + at:
-                self.differences.append(f"{mapping.slot} {iova:#x} has {found}, not {mapping.mark + at}: {answer}")
-
-    def _sizes(self) -> None:
-        """What a program's devices translate is what it mapped, and no more."""
-        mapped: Counter[Slot] = Counter()
-        for mapping in self._snapshot.mappings:
-            mapped[mapping.slot] += mapping.size
-        for slot, size in mapped.items():
-            domain = self._snapshot.dump.domains.get(slot)
-            found = sum(map(page_size, domain.pages)) if domain else 0
-            if found != size:
-                self.differences.append(f"{slot} translates {found:#x} bytes, but {size:#x} were mapped")

@@ -10,6 +10,7 @@ from iommuctl.model import Rid, Slot
 from tests.linux import snapshot
 from tests.linux.architecture import UnknownLine
 from tests.linux.vtd.comparison import Comparison
+from tests.linux.vtd.devices import MODES
 from tests.linux.vtd.kernel_dump import parse
 from tests.machine import SparseMemory
 
@@ -85,8 +86,8 @@ SCALABLE_MODE, LEGACY_MODE = 0x1400, 0x1000
 MARK = 0x1000A
 CONTENT = {0x5_0000: MARK, **{0x20_0000 + at: MARK + 0x1000 + at for at in range(0, 0x20_0000, 0x1000)}}
 MAPPINGS = (
-    snapshot.Mapping(Slot(RID), 0x4000_0000, 0x1000, "rw", MARK),
-    snapshot.Mapping(Slot(RID), 0x4020_0000, 0x20_0000, "r", MARK + 0x1000),
+    snapshot.Mapped(Slot(RID), 0x4000_0000, 0x1000, "rw", MARK),
+    snapshot.Mapped(Slot(RID), 0x4020_0000, 0x20_0000, "r", MARK + 0x1000),
 )
 
 
@@ -108,7 +109,7 @@ def compared(
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     (folder / "DMAR").write_bytes(bytes(36) + b"\x2f")
-    return Comparison(snapshot.Snapshot(memory, parse(folder), {}, MAPPINGS))
+    return Comparison(snapshot.Snapshot(memory, parse(folder), {}, MAPPINGS, next(iter(MODES.values()))))
 
 
 def test_equal_tables_in_scalable_mode(tmp_path: Path) -> None:
