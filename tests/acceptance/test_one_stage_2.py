@@ -34,8 +34,7 @@ pgtable create c1 --parent domain3 --pool 0x1000000+64K
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     shell = Shell(tmp_path_factory.mktemp("smmuv3") / "state")
     shell("sim", "init", "--arch", "smmuv3")
-    for line in COMMANDS.strip().splitlines():
-        shell(*line.split())
+    shell("batch", "-", "--quiet", stdin=COMMANDS)
     return shell
 
 
