@@ -30,8 +30,12 @@ def cfgi_cd(pasid: int, *, leaf: bool = True) -> Sent:
     return SID | pasid << 12 | 0x05, leaf
 
 
-def nh_asid(asid: int, vmid: int = 0) -> Sent:
-    return asid << 48 | vmid << 32 | 0x11, 0
+def nh_all(vmid: int) -> Sent:
+    return vmid << 32 | 0x10, 0
+
+
+def nh_asid(asid: int) -> Sent:
+    return asid << 48 | 0x11, 0
 
 
 def s12_vmall(vmid: int) -> Sent:
@@ -552,11 +556,11 @@ def test_bind_and_unbind() -> None:
     assert machine.check() == []
     machine.attach(parent, Slot(rid))
     assert machine.sent() == [
-        CFGI_STE, "sync", *[cfgi_cd(0), "sync"] * 2, nh_asid(2, 1), "sync", atc_all(), "sync",
+        CFGI_STE, "sync", *[cfgi_cd(0), "sync"] * 2, nh_all(1), "sync", atc_all(), "sync",
     ]  # fmt: skip
     assert machine.dma(Slot(rid), DATA) == 0x800_5000
     machine.install(Slot(rid, 5), None)
-    assert machine.sent() == [*[CFGI_STE, "sync"] * 2, nh_asid(1, 1), "sync", atc_all(5), "sync"]
+    assert machine.sent() == [*[CFGI_STE, "sync"] * 2, nh_all(1), "sync", atc_all(5), "sync"]
     assert machine.entry(rid) == stage_2
     assert guest.held == held
     machine.install(Slot(rid), None)

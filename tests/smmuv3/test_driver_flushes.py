@@ -3,9 +3,12 @@
 
 import pytest
 
+from iommuctl.formats import radix
+from iommuctl.formats.memory import write_word
 from iommuctl.model import Slot
+from iommuctl_smmuv3.stage1 import Stage1Descriptor
 from tests.smmuv3.driven import Driven, Sent
-from tests.smmuv3.test_driver import A, nh_asid, s12_vmall
+from tests.smmuv3.test_driver import A, nh_all, s12_vmall
 
 B = "0000:00:02.0"
 F_TRANSLATION = 0x10
@@ -14,10 +17,6 @@ LOW = 0x4000_0000
 
 def atc(source: int, address: int, size: int, pasid: int | None = None) -> Sent:
     return source << 32 | (0x40 if pasid is None else pasid << 12 | 0x840), address | size
-
-
-def nh_all(vmid: int) -> Sent:
-    return vmid << 32 | 0x10, 0
 
 
 def test_unmap_a_domain() -> None:
@@ -119,9 +118,9 @@ def test_a_page_table_bound_twice() -> None:
         atc(8, 0, 4, 5), atc(8, 0, 4, 6), "sync",
     ]  # fmt: skip
     machine.driver.invalidate(bindings[:2], None, leaf=False)
-    assert machine.sent() == [nh_asid(1, 1), "sync", atc(8, 0, 52, 5), "sync"]
+    assert machine.sent() == [nh_all(1), "sync", atc(8, 0, 52, 5), "sync"]
     machine.driver.invalidate([bindings[1]], None, leaf=False)
-    assert machine.sent() == [nh_asid(1, 1), "sync"]
+    assert machine.sent() == [nh_all(1), "sync"]
 
 
 def test_the_same_pasid_of_two_devices() -> None:
@@ -154,3 +153,26 @@ def test_numbers_are_given_out_again() -> None:
     machine.driver.domain_destroy(one)
     again = machine.domain(nest_parent=True)
     assert machine.driver.tags.of_domain(again) == (1, None)
+
+
+def test_global_pages_of_a_guest() -> None:
+    """An ASID's invalidation leaves them: they go with the page table that had them, and when all of it has changed."""
+    machine = Driven()
+    rid, parent = machine.device(A), machine.parent()
+    machine.attach(parent, Slot(rid))
+    slot, guest, fmt = Slot(rid, 5), machine.guests[parent.id], machine.driver.stage1_format("smmuv3.stage-1-4k-48")
+    roots = [machine.page_table(parent, {0x5000: gpa}) for gpa in (0x3000, 0x4000)]
+    for root in roots:
+        *_, leaf = radix.walk(fmt, guest, root, 0x5000)
+        write_word(guest, leaf.address, leaf.raw & ~Stage1Descriptor.nG.mask)
+    binding = machine.bind(parent, slot, roots[0])
+    assert machine.dma(slot, 0x5000) == 0x800_3000
+    machine.install(slot, None)
+    machine.bind(parent, slot, roots[1])
+    assert machine.dma(slot, 0x5000) == 0x800_4000
+    for span in (None, (0, 1 << 47)):
+        write_word(guest, leaf.address, leaf.raw & ~Stage1Descriptor.nG.mask)
+        assert machine.dma(slot, 0x5000) == 0x800_4000
+        write_word(guest, leaf.address, 0)
+        machine.driver.invalidate([binding._replace(root=roots[1])], span, leaf=True)
+        assert machine.dma(slot, 0x5000) == -F_TRANSLATION, span

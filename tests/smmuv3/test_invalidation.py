@@ -97,6 +97,8 @@ def test_without_ranges() -> None:
     assert words(Scope.ADDRESSES, target(blocks), WITHOUT) == [(0x0012000000000012, LOW + n * M2 | 1) for n in range(3)]
     assert len(words(Scope.ADDRESSES, target(pages(LOW, 512)), WITHOUT)) == 512
     assert words(Scope.ADDRESSES, target(pages(LOW, 513)), WITHOUT) == [(0x0012000000000011, 0)]
+    nested = target(pages(LOW, 513), vmid=0x2A)
+    assert words(Scope.ADDRESSES, nested, WITHOUT) == [(0x0000002A00000010, 0)], "a guest may have global pages"
     ipas = target(pages(LOW, 513), vmid=0x2A, asid=None)
     assert words(Scope.IPAS, ipas, WITHOUT) == [(0x0000002A00000028, 0)]
 

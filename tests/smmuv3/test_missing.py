@@ -10,7 +10,7 @@ from iommuctl.model import Slot
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change, Scope
 from iommuctl_smmuv3.structures import STRUCTURES
 from tests.smmuv3.driven import Driven, Sent
-from tests.smmuv3.test_driver import CFGI_BUS, CFGI_STE, SID, A, cfgi_cd, nh_asid, s12_vmall
+from tests.smmuv3.test_driver import CFGI_BUS, CFGI_STE, SID, A, cfgi_cd, nh_all, nh_asid, s12_vmall
 
 DATA = 0x4000_0000
 
@@ -129,6 +129,7 @@ def test_an_entry_of_every_cache() -> None:
         # Tables go with all levels.
         ([Stale("walk", va, DATA, 4, (page,), True)], [(1 << 48 | 0x12, DATA)]),
         ([Stale("tlb", va, DATA, 4, (cd,), True)], [nh_asid(1)]),
+        ([Stale("tlb", (0, 3, 1, 1), DATA, 4, (cd,), True)], [nh_all(3)]),
         ([Stale("tlb", ipa, DATA, 4, (page._replace(stage=2),), True)], [(3 << 32 | 0x2A, DATA | 1)]),
         ([Stale("tlb", (0, 3, 1, 1), DATA, 4, (page._replace(stage=2),), True)], [s12_vmall(3)]),
         ([Stale("device_tlb", va, DATA, 4, (page,), True)], [(SID | 69 << 12 | 0x840, DATA)]),

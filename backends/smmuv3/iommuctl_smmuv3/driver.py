@@ -160,7 +160,7 @@ class Driver:
 
     def invalidate(self, bindings: Sequence[Binding], span: tuple[int, int] | None, *, leaf: bool) -> None:
         if span is None:
-            self.announce((Change.STAGE_1_LEFT, [self._target(binding) for binding in bindings]))
+            self.announce((Change.PAGE_TABLE_LEFT, [self._target(binding) for binding in bindings]))
             return
         targets = [
             self._target(binding, Span(*span, leaf, self.page_tables.named(binding.format).page_sizes[0]))

@@ -10,7 +10,7 @@ from iommuctl_smmuv3.commands import WHOLE_ADDRESS_SPACE, AtcInv
 from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiCd, CfgiCdAll, CfgiSte, CfgiSteRange
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.rules import Scope
-from iommuctl_smmuv3.tags import Tag
+from iommuctl_smmuv3.tags import NO_STAGE_2, Tag
 from iommuctl_smmuv3.tlb_commands import (
     TlbiNhAll,
     TlbiNhAsid,
@@ -80,7 +80,9 @@ def commands(scope: Scope, target: Target, features: Features) -> Iterator[int]:
         case Scope.ADDRESSES:
             own = TlbiNhVa.encode(VMID=vmid, ASID=asid or 0)
             pieces = _pieces(TlbiNhVa, span, features)
-            yield from ([piece | own for piece in pieces] or commands(Scope.ASID, target, features))
+            # Below a stage 2 a guest may have global pages, which the command for an ASID leaves.
+            wider = Scope.ASID if vmid == NO_STAGE_2 else Scope.STAGE_1_OF_VMID
+            yield from ([piece | own for piece in pieces] or commands(wider, target, features))
         case Scope.DEVICE_TLB:
             yield _device_tlb(slot, None)
         case Scope.DEVICE_TLB_ADDRESSES:

@@ -72,7 +72,7 @@ def _change(first: Step, *, nested: bool, cache: str) -> Change:
         return change
     if first.structure == Ste.name and Ste.Config.get(Ste.from_words(first.raw)) in WITH_STAGE_2:
         return Change.STAGE_2_LEFT
-    return Change.STAGE_1_LEFT
+    return Change.PAGE_TABLE_LEFT if nested else Change.STAGE_1_LEFT
 
 
 def _joined(one: Span | None, other: Span | None) -> Span | None:

@@ -50,7 +50,8 @@ class Change(Enum):
     CD_WRITTEN = "a CD is changed"
     CD_LEAF_ADDED = "a table of CDs is put into the first level"
     CD_LEAF_REMOVED = "a table of CDs is taken out of the first level"
-    STAGE_1_LEFT = "a slot does not use a stage 1 any more"
+    STAGE_1_LEFT = "a slot does not use the stage 1 of a domain any more"
+    PAGE_TABLE_LEFT = "a slot does not use a page table any more, or all of a page table has changed"
     STAGE_2_LEFT = "a stream does not use a stage 2 any more"
     STAGE_2_COVERED = "a stage 1 is put before the stage 2 that a stream used alone"
     STAGE_1_REMOVED = "pages are taken out of a stage 1, and tables that became empty"
@@ -67,6 +68,8 @@ INVALIDATIONS: Mapping[Change, tuple[Scope, ...]] = MappingProxyType({
     # One command cannot name all substreams of a leaf.
     Change.CD_LEAF_REMOVED: (Scope.ALL_SUBSTREAMS,),
     Change.STAGE_1_LEFT: (Scope.ASID, Scope.DEVICE_TLB),
+    # A guest may have global pages, which the command for an ASID leaves: any page table of the VMID would find them.
+    Change.PAGE_TABLE_LEFT: (Scope.STAGE_1_OF_VMID, Scope.DEVICE_TLB),
     Change.STAGE_2_LEFT: (Scope.VMID, Scope.DEVICE_TLB),
     # What the TLB has of stage 2 is still true.
     Change.STAGE_2_COVERED: (Scope.DEVICE_TLB,),

@@ -114,7 +114,8 @@ class Slots:
         if parent and slot.pasid is None and parent_of(new) != parent:
             self._announce(Change.STAGE_2_LEFT, slot, tags.of_domain(parent))
         elif uses_stage_1(old):
-            self._announce(Change.STAGE_1_LEFT, slot, tags.of(old))
+            left = Change.PAGE_TABLE_LEFT if isinstance(old, Binding) else Change.STAGE_1_LEFT
+            self._announce(left, slot, tags.of(old))
         else:
             self._announce(Change.STAGE_2_COVERED, slot)
 
