@@ -18,7 +18,7 @@ def test_qemu() -> None:
     expected: dict[str, Any] = {
         "s1p": True, "aarch64": True, "asid16": True, "vmid16": True, "ttendian": 2, "stall_model": 1,
         "term_model": True, "two_level": True, "sid_bits": 16, "cmdq_bits": 19, "eventq_bits": 19, "had": True,
-        "ril": True, "bbml": 2, "oas": 44, "granules": (1 << 12, 1 << 14, 1 << 16),
+        "ril": True, "oas": 44, "granules": (1 << 12, 1 << 14, 1 << 16),
     }  # fmt: skip
     assert unit == NOTHING._replace(**expected)
     assert unit.ias == 44
@@ -46,7 +46,6 @@ FLAGS: list[tuple[str, Field, str]] = [
     ("IDR1", IDR1.ATTR_PERMS_OVR, "attr_perms_ovr"),
     ("IDR3", IDR3.HAD, "had"),
     ("IDR3", IDR3.XNX, "xnx"),
-    ("IDR3", IDR3.PPS, "pps"),
     ("IDR3", IDR3.MPAM, "mpam"),
     ("IDR3", IDR3.FWB, "fwb"),
     ("IDR3", IDR3.STT, "stt"),
@@ -80,7 +79,6 @@ def test_flags(register: str, field: Field, name: str) -> None:
         ("IDR1", IDR1.CMDQS, 19, {"cmdq_bits": 19}),
         ("IDR1", IDR1.EVENTQS, 18, {"eventq_bits": 18}),
         ("IDR1", IDR1.PRIQS, 17, {"priq_bits": 17}),
-        ("IDR3", IDR3.BBML, 2, {"bbml": 2}),
         *(("IDR5", IDR5.OAS, code, {"oas": bits}) for code, bits in enumerate((32, 36, 40, 42, 44, 48, 52, 56))),
         *(("IDR5", IDR5.VAX, code, {"vax": bits}) for code, bits in enumerate((48, 52, 56))),
         ("IDR5", IDR5.GRAN4K, 1, {"granules": (1 << 12,)}),

@@ -67,14 +67,11 @@ class Features(NamedTuple):
     had: bool
     xnx: bool
     """Execute-never of stage 2 has two bits."""
-    pps: bool
-    """Automatic PRI responses have the PASID of the request."""
     mpam: bool
     fwb: bool
     stt: bool
     ril: bool
     """Ranges in TLB invalidations."""
-    bbml: int
     dpt: bool
     s2pi: bool
     s2po: bool
@@ -135,12 +132,10 @@ class Features(NamedTuple):
             attr_perms_ovr=bool(IDR1.ATTR_PERMS_OVR.get(idr1)),
             had=bool(IDR3.HAD.get(idr3)),
             xnx=bool(IDR3.XNX.get(idr3)),
-            pps=bool(IDR3.PPS.get(idr3)),
             mpam=bool(IDR3.MPAM.get(idr3)),
             fwb=bool(IDR3.FWB.get(idr3)),
             stt=bool(IDR3.STT.get(idr3)),
             ril=bool(IDR3.RIL.get(idr3)),
-            bbml=IDR3.BBML.get(idr3),
             dpt=bool(IDR3.DPT.get(idr3)),
             s2pi=bool(IDR3.S2PI.get(idr3)),
             s2po=bool(IDR3.S2PO.get(idr3)),
