@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From TOML to a Document. Whatever is wrong is a bad-document with file, line, key and what was expected."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -100,6 +100,7 @@ class _Reader:
                             self._add(Key("attachment", slot), AttachmentEntry(**entry), place)
                         else:
                             self._add(Key("binding", slot), self._binding(place, entry), place)
+                self._check_cd_pool((*path, "bindings"), arrays["bindings"])
 
     def _add(self, key: Key, entry: Entry, path: Path) -> None:
         if key in self._objects:
@@ -129,6 +130,19 @@ class _Reader:
                 because="the format here is of one at `addr`", hint="leave it away",
             )  # fmt: skip
         return BindingEntry(**fields)
+
+    def _check_cd_pool(self, path: Path, bindings: Sequence[Mapping[str, Any]]) -> None:
+        """One pool for all bindings of a device that say one."""
+        said = [(index, entry["cd_pool"]) for index, entry in enumerate(bindings) if "cd_pool" in entry]
+        for index, pool in said[1:]:
+            first, (start, size) = said[0]
+            if pool != (start, size):
+                elsewhere = self._source.elsewhere((*path, first, "cd_pool"))
+                raise self._source.error(
+                    (*path, index, "cd_pool"),
+                    "a device has one CD table",
+                    because=f"{start:#x}+{size:#x} stands {elsewhere}",
+                )
 
     def _one_of(self, path: Path, fields: Mapping[str, Any], names: tuple[str, ...]) -> None:
         there = sum(name in fields for name in names)

@@ -149,6 +149,13 @@ BAD: dict[str, Bad] = {
     ),
     # Devices
     "a device with a name": bad("[device.nic]\n", 2, "device.nic", "'nic' is not a RID"),
+    "two pools for one CD table": bad(
+        DEVICE + "".join(
+            f'[[device."00:01.0".bindings]]\ndomain = "d"\naddr = 4096\npasid = {pasid}\ncd_pool = "{pasid}M+4K"\n'
+            for pasid in (1, 2)
+        ), 12, f"{AT_DEVICE}.bindings[1].cd_pool", "a device has one CD table; 0x100000+0x1000 stands on line 7",
+        by_shape=False,
+    ),
     "a device number that is too high": bad('[device."00:20.0"]', 2, 'device."00:20.0"', "not a RID", by_shape=False),
     "a device in two spellings": bad(
         DEVICE + '[device."0000:00:01.0"]', 3, 'device."0000:00:01.0"', "device 0000:00:01.0 stands here twice",
