@@ -28,7 +28,7 @@ class Transaction:
     """What an operation works on. `connection` is for the core's own rows (iommuctl.state.books)."""
 
     def __init__(
-        self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int], lock: int = -1
+        self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int], lock: int
     ) -> None:
         self.connection = connection
         self.commands: list[Command] = []

@@ -53,7 +53,7 @@ def test_against_a_dict(steps: list[tuple[str, str, str, object]], first: str, l
 
 @pytest.mark.parametrize("read", [False, True])
 def test_a_step_that_is_undone_takes_what_was_read_with_it(connection: sqlite3.Connection, read: bool) -> None:
-    transaction = Transaction(connection, Path("/nowhere"), lambda _: -1)
+    transaction = Transaction(connection, Path("/nowhere"), lambda _: -1, -1)
     connection.execute("BEGIN")
     rows = transaction.rows
     rows.put("kind", "kept", "old")
