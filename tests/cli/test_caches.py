@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Caches at the shell: translated DMA, stale answers with their reasons, warnings."""
 
+from iommuctl_vtd.driver import Driver
 from tests.cli.conftest import Run
 from tests.sim.sabotage import late
 
@@ -113,13 +114,13 @@ def test_warnings(ok: Run, run: Run) -> None:
         "sim dma 00:01.0 0x1000 --read --size 1", "sim dma 00:01.0 0x40000000 --read --size 1",
     ):  # fmt: skip
         ok(command)
-    with late():
+    with late(Driver)():
         result = run("domain unmap d --iova 0x1000 --size 4K")
     assert result.code == 0
     assert "d: unmapped" in result.out
     assert result.err.startswith("warning: the table at 0x")
     assert result.err.endswith(" was freed while an entry in a cache still points to it\n")
-    with late():
+    with late(Driver)():
         result = run("domain unmap d --iova 0x40000000 --size 4K -j --quiet")
     assert result.json["warnings"] == [line.removeprefix("warning: ") for line in result.err.splitlines()]
     assert len(result.json["warnings"]) >= 1

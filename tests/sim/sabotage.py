@@ -3,49 +3,60 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from iommuctl.formats.bits import Layout
+from iommuctl_smmuv3.commands import COMMANDS
+from iommuctl_smmuv3.submission import submit as right_smmuv3
 from iommuctl_vtd.commands import CommandQueue
-from iommuctl_vtd.driver import Driver
 from iommuctl_vtd.invalidation import DESCRIPTORS
 
 Sabotage = Callable[[], contextlib.AbstractContextManager[None]]
+Send = Callable[[list[int]], None]
 
 
-def _layout(raw: int) -> type[Layout]:
-    return DESCRIPTORS[raw & 0xF]
+def _is(raw: int, *layouts: type[Layout]) -> bool:
+    """Whether a command is of one of these kinds, all of one architecture."""
+    if layouts[0].name.startswith("vtd."):
+        return DESCRIPTORS[raw & 0xF] in layouts
+    return COMMANDS[raw & 0xFF] in layouts
+
+
+@contextlib.contextmanager
+def _submitting(wrong: Callable[[Send, list[int]], None]) -> Iterator[None]:
+    """What drivers want to queue goes to `wrong`, with the way to queue it."""
+    right = CommandQueue.submit
+
+    def submit(queue: CommandQueue, descriptors: Iterable[int]) -> None:
+        wrong(partial(right, queue), [*descriptors])
+
+    def submit_smmuv3(context: Any, unit: Any, features: Any, commands: Iterable[int]) -> None:
+        wrong(partial(right_smmuv3, context, unit, features), [*commands])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommandQueue, "submit", submit)
+        patch.setattr("iommuctl_smmuv3.driver.submit", submit_smmuv3)
+        yield
 
 
 def edited(edit: Callable[[int], int | None]) -> Sabotage:
-    """Each descriptor is what `edit` makes of it; None leaves it out."""
-
-    @contextlib.contextmanager
-    def sabotage() -> Iterator[None]:
-        right = CommandQueue.submit
-
-        def submit(queue: CommandQueue, descriptors: Iterable[int]) -> None:
-            right(queue, [new for raw in descriptors if (new := edit(raw)) is not None])
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(CommandQueue, "submit", submit)
-            yield
-
-    return sabotage
+    """Each command is what `edit` makes of it; None leaves it out."""
+    return lambda: _submitting(lambda send, batch: send([new for raw in batch if (new := edit(raw)) is not None]))
 
 
 def without(*layouts: type[Layout]) -> Sabotage:
-    """No descriptors of these kinds."""
-    return edited(lambda raw: None if _layout(raw) in layouts else raw)
+    """No commands of these kinds."""
+    return edited(lambda raw: None if _is(raw, *layouts) else raw)
 
 
 def with_fields(layout: type[Layout], **change: Callable[[int], int]) -> Sabotage:
-    """Fields of all descriptors of a kind get other values."""
+    """Fields of all commands of a kind get other values."""
 
     def edit(raw: int) -> int:
-        if _layout(raw) is not layout:
+        if not _is(raw, layout):
             return raw
         values = layout.values(raw)
         return layout.encode(**{**values, **{name: to(values[name]) for name, to in change.items()}})
@@ -54,44 +65,50 @@ def with_fields(layout: type[Layout], **change: Callable[[int], int]) -> Sabotag
 
 
 def exchanged(layout: type[Layout], new: Callable[[dict[str, int]], int]) -> Sabotage:
-    """Descriptors of a kind give way to others, made of their fields."""
-    return edited(lambda raw: new(layout.values(raw)) if _layout(raw) is layout else raw)
+    """Commands of a kind give way to others, made of their fields."""
+    return edited(lambda raw: new(layout.values(raw)) if _is(raw, layout) else raw)
 
 
-@contextlib.contextmanager
-def devices_first() -> Iterator[None]:
-    """The device TLBs are told before the unit."""
-    right = CommandQueue.submit
-    held: list[list[int]] = []
+def devices_first(*kinds: type[Layout]) -> Sabotage:
+    """The device TLBs are told, by commands of these kinds, before the unit."""
 
-    def submit(queue: CommandQueue, descriptors: Iterable[int]) -> None:
-        # The driver submits what is for the unit, and then what is for devices.
-        batch = list(descriptors)
-        if held:
-            right(queue, batch)
-            right(queue, held.pop())
-        else:
-            held.append(batch)
+    @contextlib.contextmanager
+    def sabotage() -> Iterator[None]:
+        held: list[tuple[Send, list[int]]] = []
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CommandQueue, "submit", submit)
-        yield
+        def submit(send: Send, batch: list[int]) -> None:
+            # The driver submits what is for the unit, and last what is for devices.
+            held.append((send, batch))
+            if _is(batch[0], *kinds):
+                for one, words in reversed(held):
+                    one(words)
+                held.clear()
+
+        with _submitting(submit):
+            yield
+        assert not held
+
+    return sabotage
 
 
-@contextlib.contextmanager
-def late() -> Iterator[None]:
-    """Tables are freed first, and the caches are told then."""
-    right, right_unmap = Driver.announce, Driver.unmap
-    late: list[Any] = []
+def late(driver: Any) -> Sabotage:
+    """With this class of drivers, tables are freed first, and the caches are told then."""
 
-    def unmap(driver: Driver, *arguments: Any) -> None:
-        right_unmap(driver, *arguments)
-        right(driver, *late.pop())
+    @contextlib.contextmanager
+    def sabotage() -> Iterator[None]:
+        right, right_unmap = driver.announce, driver.unmap
+        held: list[Any] = []
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driver, "announce", lambda _driver, *changes: late.append(changes))
-        patch.setattr(Driver, "unmap", unmap)
-        yield
+        def unmap(one: Any, *arguments: Any) -> None:
+            right_unmap(one, *arguments)
+            right(one, *held.pop())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(driver, "announce", lambda _one, *changes: held.append(changes))
+            patch.setattr(driver, "unmap", unmap)
+            yield
+
+    return sabotage
 
 
 def written(owner: object, method: str, wrong: Callable[..., Any]) -> Sabotage:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of tables that caches hold, one scenario for each change of the table of rules.
+"""Changes of tables that caches hold, for each change of the tables of rules that both architectures know.
 
 A scenario has three acts: `prepare` builds and has every cache filled, `act` is the change, `look` has the devices do
 DMA again. The act is where tests leave out what a correct driver or caller does.
@@ -19,20 +19,27 @@ POOL = 0x80_0000
 SVA = 0x7F00_0000_0000
 
 
+SCALABLE, LEGACY, SMMUV3 = "scalable", "legacy", "smmuv3"
+"""The units: VT-d in both of its modes, and SMMUv3."""
+
+
 class Scenario(NamedTuple):
-    """The three acts, and the unit's mode."""
+    """The three acts, and the unit."""
 
     prepare: Callable[[Iommu], None]
     act: Callable[[Iommu], None]
     look: Callable[[Iommu], Iterator[DmaResult]]
-    mode: str = "scalable"
+    mode: str = SCALABLE
 
 
 def machine(iommu: Iommu, mode: str) -> None:
     """Two devices with TLBs of their own, and some memory."""
-    iommu.setup(architecture="vtd", ram=(0, 1 << 30), options={"mode": mode})
+    if mode == SMMUV3:
+        iommu.setup(architecture="smmuv3", ram=(0, 1 << 30))
+    else:
+        iommu.setup(architecture="vtd", ram=(0, 1 << 30), options={"mode": mode})
     for rid in (A, B):
-        iommu.device_add(rid, ats=True, pasid_bits=0 if mode == "legacy" else 16)
+        iommu.device_add(rid, ats=True, pasid_bits=0 if mode == LEGACY else 16)
     iommu.memory_create("ram", 32 << 20)
     iommu.memory_create("other", 32 << 20)
 
@@ -76,7 +83,7 @@ def _look_at(*iovas: int, pasid: int | None) -> Callable[[Iommu], Iterator[DmaRe
     return look
 
 
-def unmap_pages(pasid: int | None = 3, mode: str = "scalable") -> Scenario:
+def unmap_pages(pasid: int | None = 3, mode: str = SCALABLE) -> Scenario:
     """Leaf entries go, their table stays."""
     return Scenario(
         _domain(pasid),
@@ -86,7 +93,7 @@ def unmap_pages(pasid: int | None = 3, mode: str = "scalable") -> Scenario:
     )
 
 
-def unmap_table(pasid: int | None = 3, mode: str = "scalable") -> Scenario:
+def unmap_table(pasid: int | None = 3, mode: str = SCALABLE) -> Scenario:
     """A whole leaf table goes, of whose pages one was never asked for."""
     return Scenario(
         _domain(pasid),
@@ -108,6 +115,9 @@ def _guest(iommu: Iommu) -> None:
     iommu.pgtable_map("t", iova=SVA + PAGE, size=3 * PAGE, gpa=0x20_0000)
     iommu.pgtable_map("t", iova=SVA + 0x20_0000, size=2 * PAGE, gpa=0x30_0000)
     iommu.pgtable_map("t", iova=SVA + 0x40_0000, size=2 * PAGE, gpa=16 << 20)
+    if iommu.capabilities().nesting == "device":
+        for rid in (A, B):
+            iommu.attach("p", rid)
     for rid, pasid in ((A, 3), (A, 4), (B, 3)):
         iommu.bind_pgtable("p", rid, pgtable="t", pasid=pasid)
         pages = (0, PAGE, 3 * PAGE, 0x20_0000, 0x20_1000, 0x40_0000, 0x40_1000)
@@ -123,7 +133,7 @@ def _guest_looks(*offsets: int) -> Callable[[Iommu], Iterator[DmaResult]]:
     return look
 
 
-def guest_moves_a_page() -> Scenario:
+def guest_moves_a_page(mode: str = SCALABLE) -> Scenario:
     """A page of the guest's leads elsewhere, within the same large page of its parent."""
 
     def act(iommu: Iommu) -> None:
@@ -131,29 +141,30 @@ def guest_moves_a_page() -> Scenario:
         iommu.pgtable_map("t", iova=SVA + PAGE, size=3 * PAGE, gpa=0x21_0000)
         iommu.invalidate("p", iova=SVA + PAGE, size=3 * PAGE, leaf=True)
 
-    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE))
+    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE), mode)
 
 
-def unmap_parent() -> Scenario:
+def unmap_parent(mode: str = SCALABLE) -> Scenario:
     """Guest memory goes under a bound page table."""
     return Scenario(
         _guest,
         lambda iommu: (iommu.unmap("p", iova=16 << 20, size=2 * PAGE), None)[1],
         _guest_looks(0x40_0000, 0x40_1000),
+        mode,
     )
 
 
-def guest_pages() -> Scenario:
+def guest_pages(mode: str = SCALABLE) -> Scenario:
     """The guest takes pages away, and tells."""
 
     def act(iommu: Iommu) -> None:
         iommu.pgtable_unmap("t", iova=SVA + PAGE, size=3 * PAGE)
         iommu.invalidate("p", iova=SVA + PAGE, size=3 * PAGE, leaf=True)
 
-    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE))
+    return Scenario(_guest, act, _guest_looks(PAGE, 3 * PAGE), mode)
 
 
-def guest_table() -> Scenario:
+def guest_table(mode: str = SCALABLE) -> Scenario:
     """The guest takes a table away, which is used again."""
 
     def act(iommu: Iommu) -> None:
@@ -161,7 +172,7 @@ def guest_table() -> Scenario:
         iommu.invalidate("p", iova=SVA + 0x20_0000, size=2 * PAGE)
         iommu.pgtable_map("t", iova=SVA + 0x60_0000, size=2 * PAGE, gpa=0x50_0000)
 
-    return Scenario(_guest, act, _guest_looks(0x20_0000, 0x20_1000))
+    return Scenario(_guest, act, _guest_looks(0x20_0000, 0x20_1000), mode)
 
 
 # Slots
@@ -186,7 +197,7 @@ def _two_domains(*pasids: int | None, shared: bool = True) -> Callable[[Iommu], 
 def _slots(pasid: int | None, mode: str, *, reuse: bool) -> Callable[[Iommu], None]:
     if reuse:
         return _two_domains(pasid, shared=False)
-    return _two_domains(None) if mode == "legacy" else _two_domains(None, 3, 4)
+    return _two_domains(None) if mode == LEGACY else _two_domains(None, 3, 4)
 
 
 def _slots_look(pasid: int | None) -> Callable[[Iommu], Iterator[DmaResult]]:
@@ -205,7 +216,7 @@ def _reuse(iommu: Iommu, pasid: int | None) -> None:
     iommu.attach("f", A, pasid=pasid, replace=True)
 
 
-def detach(pasid: int | None = 3, *, reuse: bool = False, mode: str = "scalable") -> Scenario:
+def detach(pasid: int | None = 3, *, reuse: bool = False, mode: str = SCALABLE) -> Scenario:
     """A slot is emptied; with `reuse` the domain id gets another meaning then."""
 
     def act(iommu: Iommu) -> None:
@@ -216,7 +227,7 @@ def detach(pasid: int | None = 3, *, reuse: bool = False, mode: str = "scalable"
     return Scenario(_slots(pasid, mode, reuse=reuse), act, _slots_look(pasid), mode)
 
 
-def replace(pasid: int | None = 3, *, reuse: bool = False, mode: str = "scalable") -> Scenario:
+def replace(pasid: int | None = 3, *, reuse: bool = False, mode: str = SCALABLE) -> Scenario:
     """A slot gets another domain."""
 
     def act(iommu: Iommu) -> None:
@@ -227,17 +238,17 @@ def replace(pasid: int | None = 3, *, reuse: bool = False, mode: str = "scalable
     return Scenario(_slots(pasid, mode, reuse=reuse), act, _slots_look(pasid), mode)
 
 
-def replace_beside() -> Scenario:
+def replace_beside(mode: str = SCALABLE) -> Scenario:
     """A slot gets another domain, which moves the table that a neighbour is looked up in for the first time."""
 
     def act(iommu: Iommu) -> None:
         iommu.attach("e", A, pasid=3, replace=True)
         iommu.attach("d", A, pasid=5)
 
-    return Scenario(_two_domains(None, 3, 4), act, lambda iommu: dma(iommu, A, LOW, 5))
+    return Scenario(_two_domains(None, 3, 4), act, lambda iommu: dma(iommu, A, LOW, 5), mode)
 
 
-def remove_device() -> Scenario:
+def remove_device(mode: str = SCALABLE) -> Scenario:
     """A device goes, and another comes to its place."""
 
     def prepare(iommu: Iommu) -> None:
@@ -253,4 +264,4 @@ def remove_device() -> Scenario:
         iommu.device_add(A, ats=True, pasid_bits=20)
         iommu.attach("d", A, pasid=3)
 
-    return Scenario(prepare, act, _slots_look(3))
+    return Scenario(prepare, act, _slots_look(3), mode)

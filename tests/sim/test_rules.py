@@ -9,8 +9,9 @@ from iommuctl.model import Slot
 from iommuctl_vtd import driver
 from iommuctl_vtd.registers import CAP
 from iommuctl_vtd.rules import INVALIDATIONS, Change, Scope
+from tests.sim.playing import play
 from tests.sim.sabotage import nothing
-from tests.sim.test_omissions import SCENARIOS, play
+from tests.sim.test_omissions import SCENARIOS
 from tests.vtd.driven import Driven
 from tests.vtd.fault_cases import CAP as DEFAULT_CAP
 
