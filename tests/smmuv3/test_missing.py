@@ -130,7 +130,16 @@ def test_an_entry_of_every_cache() -> None:
         ([Stale("walk", va, DATA, 4, (page,), True)], [(1 << 48 | 0x12, DATA)]),
         ([Stale("tlb", va, DATA, 4, (cd,), True)], [nh_asid(1)]),
         ([Stale("tlb", (0, 3, 1, 1), DATA, 4, (cd,), True)], [nh_all(3)]),
-        ([Stale("tlb", ipa, DATA, 4, (page._replace(stage=2),), True)], [(3 << 32 | 0x2A, DATA | 1)]),
+        # The slot has a stage 1, so that its address is not the intermediate one.
+        ([Stale("tlb", ipa, DATA, 4, (page._replace(stage=2),), True)], [s12_vmall(3)]),
+        # What comes behind an entry that is not true tells nothing.
+        (
+            [Stale("walk", va, DATA, 4, (page,), True), Stale("tlb", ipa, DATA, 4, (page._replace(stage=2),), True)],
+            [(1 << 48 | 0x12, DATA)],
+        ),
+        ([Stale("cd", (8, 69), DATA, 4, (cd,), True), Stale("tlb", va, DATA, 4, (page,), True)], [cfgi_cd(69)]),
+        # The table that was missing then is there now.
+        ([Stale("cd", (8, 69), DATA, 4, (l1cd._replace(raw=(0,)),), True)], [(SID | 69 << 12 | 0x05, 0)]),
         ([Stale("tlb", (0, 3, 1, 1), DATA, 4, (page._replace(stage=2),), True)], [s12_vmall(3)]),
         ([Stale("device_tlb", va, DATA, 4, (page,), True)], [(SID | 69 << 12 | 0x840, DATA)]),
         ([Stale("device_tlb", va, DATA, 4, (cd,), True)], [(SID | 69 << 12 | 0x840, 52)]),

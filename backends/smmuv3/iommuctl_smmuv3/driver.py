@@ -19,6 +19,7 @@ from iommuctl_smmuv3.invalidation import Span, Target, commands
 from iommuctl_smmuv3.missing import missing
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change
 from iommuctl_smmuv3.slots import Slots
+from iommuctl_smmuv3.ste import DSS_BYPASS
 from iommuctl_smmuv3.stream_tables import StreamTables
 from iommuctl_smmuv3.streams import Streams
 from iommuctl_smmuv3.submission import logged, submit
@@ -182,7 +183,10 @@ class Driver:
             submit(self._context, self._unit, self.features, sent)
 
     def missing(self, slot: Slot, stale: Sequence[Stale]) -> list[Command]:
-        return [logged(raw) for raw in missing(slot, stale, self.features)]
+        stream = self.streams.get(slot.rid)
+        stage_2_alone = slot.pasid is None and stream is not None and stream.dss == DSS_BYPASS
+        found = missing(slot, stale, self.features, stage_2_alone=stage_2_alone)
+        return [logged(raw) for raw in found]
 
     def _target(self, occupant: Occupant, span: Span | None = None) -> Target:
         return Target(occupant.slot, self.tags.of(occupant), span)

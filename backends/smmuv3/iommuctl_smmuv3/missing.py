@@ -25,21 +25,42 @@ _CHANGES = {
     Cd.name: Change.CD_WRITTEN,
 }
 _ORDER = list(Scope)
+_TLB = ("tlb", "walk")
 
 
-def missing(slot: Slot, stale: Sequence[Stale], features: Features) -> list[int]:
-    """The commands, in the order of the rules. Entries that need the same scope share one for all addresses."""
+def missing(slot: Slot, stale: Sequence[Stale], features: Features, *, stage_2_alone: bool) -> list[int]:
+    """The commands, in the order of the rules. Entries that need the same scope share one for all addresses.
+
+    `stage_2_alone` says that the slot's addresses are intermediate ones; otherwise nobody knows these any more.
+    """
     spans: dict[tuple[Scope, Tag], Span | None] = {}
-    for entry in stale:
-        for scope, tag, span in _needed(entry):
+    for entry in _on_the_way(stale):
+        for needed, tag, span in _needed(entry):
+            scope = Scope.VMID if needed is Scope.IPAS and not stage_2_alone else needed
             known = spans.get((scope, tag), span)
             spans[scope, tag] = _joined(known, span)
-    if any(scope in (Scope.STREAM, Scope.BUS) for scope, _ in spans):
+    scopes = {scope for scope, _ in spans}
+    if scopes & {Scope.STREAM, Scope.BUS}:
         # CDs are forgotten with the STE.
         spans = {key: span for key, span in spans.items() if key[0].cache != "cd"}
+    if Scope.BUS in scopes:
+        spans = {key: span for key, span in spans.items() if key[0] is not Scope.STREAM}
     ordered = sorted(spans.items(), key=lambda item: _ORDER.index(item[0][0]))
     targets = ((scope, Target(slot, tag, span)) for (scope, tag), span in ordered)
     return list(dict.fromkeys(raw for scope, target in targets for raw in commands(scope, target, features)))
+
+
+def _on_the_way(stale: Sequence[Stale]) -> list[Stale]:
+    """The entries without those of the TLB that a request came to only because an earlier one is wrong.
+
+    The TLB knows no StreamID: what it has for a VMID and an ASID may well be true where an STE or a CD is not, and what
+    it has of stage 2 where stage 1 is not.
+    """
+    if any(entry.cache in ("ste", "cd") for entry in stale):
+        return [entry for entry in stale if entry.cache not in _TLB]
+    if any(entry.cache in _TLB and entry.tag[0] != IPA for entry in stale):
+        return [entry for entry in stale if entry.cache not in _TLB or entry.tag[0] != IPA]
+    return list(stale)
 
 
 def _needed(entry: Stale) -> list[tuple[Scope, Tag, Span | None]]:
@@ -63,6 +84,8 @@ def _needed(entry: Stale) -> list[tuple[Scope, Tag, Span | None]]:
 def _change(first: Step, *, nested: bool, cache: str) -> Change:
     """What was done, seen from a cache whose entry has `first` as it was."""
     change = _CHANGES.get(first.structure)
+    if first.structure == L1Cd.name and not L1Cd.V.get(first.raw[0]):
+        change = Change.CD_LEAF_ADDED
     if first.stage:
         if first.stage == 1:
             return Change.STAGE_1_REMOVED
