@@ -39,9 +39,11 @@ TABLES = {
     0x3_1000: 0x3_2003, 0x3_2008: 0x3_3003,
     S1_L2: 0x3_4003, S1_L2 + 8: 0x0060_0000_0020_0FC5, S1_L2 + 16: 0x3_5003,
     S1_L3: 0x0060_0000_0005_0F47,
-    # Intermediate physical addresses from 0x4000_0000 on: six pages.
+    # Intermediate physical addresses from 0x4000_0000 on: six pages, the last but one not to be written, the last not
+    # to be executed.
     0x4_0000: 0x4_1003, 0x4_1008: 0x4_2003, 0x4_2000: 0x4_3003,
-    **{S2_L3 + 8 * page: GUEST + 0x1000 * page | 0x7FF for page in range(6)},
+    **{S2_L3 + 8 * page: GUEST + 0x1000 * page | 0x7FF for page in range(4)},
+    S2_L3 + 32: 0x5_577F, S2_L3 + 40: 0x0040_0000_0005_67FF,
     # In these, the CD and the tables of the guest, with one page at 0x81_0060_4000 of its own.
     GUEST + 0x40: 0x0012_E205_C000_3510, GUEST + 0x48: 0x4000_1000, GUEST + 0x58: 0xF404_FF44,
     GUEST + 0x1008: 0x4000_2003, GUEST + 0x2010: 0x4000_3003, GUEST + 0x3018: 0x4000_4003,
