@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from iommuctl.testing import StatefulSuite
 from tests.conformance.test_sim import Default, Legacy
+from tests.conformance.test_smmuv3 import Default as Smmuv3
 
 
 class Silence(StatefulSuite):
@@ -33,5 +34,10 @@ class TestScalable(Default, Silence):
 
 
 class TestLegacy(Legacy, Silence):
-    examples = 215
-    least = 3500
+    examples = 160
+    least = 2600
+
+
+class TestSmmuv3(Smmuv3, Silence):
+    examples = 45
+    least = 900
