@@ -101,14 +101,14 @@ def unmap_parent() -> Scenario:
 
 
 def unbind() -> Scenario:
-    """A page table leaves a PASID, and another one comes, which gets its ASID."""
+    """A page table leaves a slot, and its ASID is that of another one of the same parent then."""
 
     def prepare(iommu: Iommu) -> None:
         iommu.domain_create("p", nest_parent=True)
         iommu.map("p", iova=0, size=16 << 20, memory="ram")
         iommu.attach("p", A)
-        for name, pool, gpa in (("t", POOL, 0x10_0000), ("u", POOL + 0x10_0000, 0x20_0000)):
-            iommu.pgtable_create(name, parent="p", pool=pool, pool_size=0x10_0000)
+        for name, at, gpa in (("t", 0, 0x10_0000), ("u", 0x10_0000, 0x20_0000)):
+            iommu.pgtable_create(name, parent="p", pool=POOL + at, pool_size=0x10_0000)
             iommu.pgtable_map(name, iova=LOW, size=PAGE, gpa=gpa)
         iommu.bind_pgtable("p", A, pgtable="t", pasid=FIRST)
         warm(iommu, (A, LOW, FIRST))

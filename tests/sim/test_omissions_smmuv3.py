@@ -38,8 +38,8 @@ SCENARIOS = {
     "replace": scenarios.replace(mode=SMMUV3),
     "replace, RID": scenarios.replace(None, mode=SMMUV3),
     "replace, then its ASID is used again": scenarios.replace(reuse=True, mode=SMMUV3),
-    "bind, RID": scenarios_smmuv3.cover(),
     "unbind, then its ASID is used again": scenarios_smmuv3.unbind(),
+    "bind, RID": scenarios_smmuv3.cover(),
     "add a leaf of CDs": scenarios_smmuv3.add_leaf(),
     "remove a leaf of CDs": scenarios_smmuv3.remove_leaf(),
     "remove a device": scenarios_smmuv3.remove_device(),
@@ -79,6 +79,7 @@ def with_vmid(layout: type[Layout]) -> Callable[[dict[str, int]], int]:
 # then both commands are missing. The TLB knows no StreamID, so that what it has is true when an STE or a CD is not.
 BOTH = (VA, ATC)
 REUSED, REUSED_VMID = "detach, then its ASID is used again", "detach, then its VMID is used again"
+UNBOUND = "unbind, then its ASID is used again"
 SEEDED: dict[str, tuple[str, Sabotage, tuple[type[Layout], ...]]] = {
     # Pages of a stage 1.
     "no TLB": ("unmap pages", without(VA), BOTH),
@@ -152,6 +153,9 @@ SEEDED: dict[str, tuple[str, Sabotage, tuple[type[Layout], ...]]] = {
     "replace, no device TLB": ("replace", without(ATC), (ATC,)),
     "replace, RID, no CD": ("replace, RID", without(CD), (CD, ATC)),
     "replace, no TLB": ("replace, then its ASID is used again", without(ASID), (VA,)),
+    "unbind, no TLB": (UNBOUND, without(ALL_STAGE_1), (VA,)),
+    "unbind, wrong VMID": (UNBOUND, with_fields(ALL_STAGE_1, VMID=up), (VA,)),
+    "unbind, no device TLB": (UNBOUND, without(ATC), (ATC,)),
     "bind, RID, no STE": ("bind, RID", without(STE), (STE, ATC)),
     "bind, RID, no device TLB": ("bind, RID", without(ATC), (ATC,)),
     # Tables of structures, which the unit knows as missing, too; and what it has found in a freed one.
