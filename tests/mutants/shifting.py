@@ -32,7 +32,8 @@ def package(architecture: str) -> str:
 def mutants(architecture: str) -> list[Mutant]:
     """One for each declared field: a bit up, or down where the field ends at the structure's top.
 
-    Fields that hardware ignores are never encoded, so that there are none for these.
+    Fields that hardware ignores are never encoded, so that there are none for these; nor for a field that is the whole
+    structure, which has no room to move.
     """
     structures = import_module(f"{package(architecture)}.structures").STRUCTURES
     layouts = [layout for first in structures.values() for layout in (first, *first.revisions.values())]
@@ -40,7 +41,7 @@ def mutants(architecture: str) -> list[Mutant]:
         Mutant(architecture, layout.__name__, field.name, -1 if field.msb == layout.bits - 1 else 1)
         for layout in dict.fromkeys(layouts)
         for field in layout.fields
-        if vars(layout).get(field.name) is field and not isinstance(field, Ignored)
+        if vars(layout).get(field.name) is field and not isinstance(field, Ignored) and field.width < layout.bits
     ]
 
 

@@ -150,7 +150,6 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "PriqProd": {ALL: _REQUESTS},
     "PriqCons": {ALL: _REQUESTS},
     "IrqCfg0": {ALL: _EVENT},
-    "IrqCfg1": {ALL: _EVENT},
     "IrqCfg2": {ALL: _EVENT},
     "PriqIrqCfg2": {ALL: _EVENT},
 }
