@@ -2,15 +2,8 @@
 """The fault reasons that comparisons with QEMU come to, each with a configuration that does."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-
-class Covered(NamedTuple):
-    """The name of a case, or the number of a random configuration; and the deviations in what QEMU records there."""
-
-    where: str | int
-    deviations: str = ""
-
+from tests.differential.covered import Covered
 
 COVERED: Mapping[int, Covered] = {
     0x01: Covered(57),

@@ -8,6 +8,7 @@ from tests.mutants.unlooked import ALL
 _SUBSTREAMS = "QEMU's unit has no substreams"
 _WIDE = "QEMU's unit has no addresses of 52 bits"
 _OTHER_WORLD = "it counts for secure streams, which the units do not have"
+_EL2 = "QEMU's unit has no StreamWorlds of EL2"
 _MEMORY = "QEMU knows no memory types, no shareability and no hints"
 _FETCHES = "no instructions are fetched"
 _PRIVILEGE = "all requests that are compared are unprivileged, and QEMU takes all for privileged"
@@ -77,10 +78,10 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "CfgiCdAll": {"SSec": _SSEC, "StreamID": _NO_EFFECT},
     "TlbiNhVa": _TLBI,
     "TlbiNhVaa": _TLBI,
-    "TlbiEl2All": {ALL: _OTHER_WORLD},
-    "TlbiEl2Asid": {ALL: _OTHER_WORLD},
-    "TlbiEl2Va": {ALL: _OTHER_WORLD},
-    "TlbiEl2Vaa": {ALL: _OTHER_WORLD},
+    "TlbiEl2All": {ALL: _EL2},
+    "TlbiEl2Asid": {ALL: _EL2},
+    "TlbiEl2Va": {ALL: _EL2},
+    "TlbiEl2Vaa": {ALL: _EL2},
     "TlbiS2Ipa": _TLBI,
     "AtcInv": {ALL: _FEATURE},
     "PriResp": {ALL: _REQUESTS},

@@ -1,34 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What judges each part of the VT-d model from outside, and what nothing judges yet: the data of docs/fidelity.md.
-
-Of structures and fault codes it follows from the tests' own tables; of the rest it is written down here.
-"""
+"""What judges the VT-d model, and what nothing judges yet."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from iommuctl.formats.bits import Fixed, Layout
+from iommuctl.formats.bits import Layout
+from iommuctl_vtd.fault_record import REASONS as FAULTS
+from tests.differential.vtd.covered import COVERED
+from tests.differential.vtd.deviations import DEVIATIONS
+from tests.fidelity import LINUX, QEMU, VECTORS, Subject, not_zero
+from tests.linux.vtd import walked
+from tests.mutants.unlooked.vtd import UNLOOKED
+from tests.vtd.fault_cases import CASES, UPDATES
+from tests.vtd.test_legacy_walk import CASES as LEGACY
+from tests.vtd.test_registers import REGISTERS
+from tests.vtd.test_request_kinds import PAGE_CASES
+from tests.vtd.test_vectors import CAPABILITIES, CAPABILITY_BITS, INTERRUPTS
+from tests.vtd.test_vectors import VECTORS as WORDS
 
-VECTORS, QEMU, LINUX = "vectors", "QEMU", "Linux"
-JUDGES: Mapping[str, str] = {
-    VECTORS: "words, walks and faults computed from the specification by hand, which stand in tests as literals",
-    QEMU: "QEMU's VT-d unit over our table bytes and our descriptors, DMA by DMA ([tests/differential]"
-    "(../tests/differential/README.md)); for fields, that a differential test fails where one is moved by a bit "
-    "([tests/mutants](../tests/mutants/README.md))",
-    LINUX: "a second walk: tables that Linux wrote, as its kernel prints them and as our unit reads them "
-    "([tests/linux](../tests/linux/README.md))",
-}
+__all__ = (
+    "COVERED", "DEVIATIONS", "REASONS", "SUBJECTS", "UNLOOKED",
+    "codes_with_vectors", "fields_with_vectors", "structures_of_linux",
+)  # fmt: skip
 
-_UNIT, _DIFFERENTIAL, _LINUX = "tests/vtd", "tests/differential/vtd", "tests/linux"
+_UNIT, _DIFFERENTIAL, _LINUX = "tests/vtd", "tests/differential/vtd", "tests/linux/vtd"
 
-
-class Subject(NamedTuple):
-    """A part of the model: by which judge it is held, in which files or folders of tests, and what they leave open."""
-
-    name: str
-    judged: Mapping[str, str]
-    left: str = ""
-
+REASONS: Mapping[int, tuple[str, str]] = {code: (one.name, one.sentence) for code, one in FAULTS.items()}
 
 SUBJECTS: tuple[Subject, ...] = (
     Subject(
@@ -119,35 +115,16 @@ SUBJECTS: tuple[Subject, ...] = (
 )
 
 
-def fields_by_qemu(layout: type[Layout]) -> tuple[int, dict[str, str]]:
-    """How many fields of a structure QEMU looks at, and the others with the reason."""
-    from tests.mutants.unlooked import ALL as EVERY
-    from tests.mutants.unlooked.vtd import UNLOOKED
-
-    listed = UNLOOKED.get(layout.__name__, {})
-    unlooked = {field.name: listed.get(field.name, listed.get(EVERY, "")) for field in layout.fields}
-    unlooked = {name: why for name, why in unlooked.items() if why}
-    return len(layout.fields) - len(unlooked), unlooked
-
-
 def fields_with_vectors(layout: type[Layout]) -> frozenset[str]:
     """The fields of a structure that are not zero in some word that was computed by hand."""
-    from tests.vtd.test_registers import REGISTERS
-    from tests.vtd.test_vectors import CAPABILITIES, CAPABILITY_BITS, INTERRUPTS, VECTORS
-
-    rows = [(one, fields) for one, fields, _ in (*VECTORS.values(), *INTERRUPTS, *REGISTERS)]
+    rows = [(one, fields) for one, fields, _ in (*WORDS.values(), *INTERRUPTS, *REGISTERS)]
     rows += [(one, fields) for one, _, fields in CAPABILITIES]
-    own = [fields for one, fields in rows if one is layout]
-    held = {name for fields in own for name, value in fields.items() if value}
-    held |= set(CAPABILITY_BITS.get(layout, {}).values())
-    always = {field.name for field in layout.fields if isinstance(field, Fixed)} if own else set()
-    return frozenset(held | always)
+    rows += [(one, dict.fromkeys(bits.values(), 1)) for one, bits in CAPABILITY_BITS.items()]
+    return not_zero(layout, rows)
 
 
 def structures_of_linux() -> frozenset[str]:
     """The structures that Linux's kernel prints, by their names."""
-    from tests.linux.vtd import walked
-
     found = {one for one in vars(walked).values() if isinstance(one, type) and issubclass(one, Layout)}
     paging = {"vtd.first-stage-entry", "vtd.second-stage-entry"}
     return frozenset({one.name for one in found if one is not Layout and one.name != "vtd.rtaddr"} | paging)
@@ -155,9 +132,5 @@ def structures_of_linux() -> frozenset[str]:
 
 def codes_with_vectors() -> frozenset[int]:
     """The fault codes that hand-written entries lead to."""
-    from tests.vtd.fault_cases import CASES, UPDATES
-    from tests.vtd.test_legacy_walk import CASES as LEGACY
-    from tests.vtd.test_request_kinds import PAGE_CASES
-
     tables = (CASES.values(), LEGACY, UPDATES.values(), PAGE_CASES.values())
     return frozenset(case.code for table in tables for case in table)
