@@ -20,7 +20,8 @@ _SSEC = "it is 0 in every good command, and our unit goes by the bit's number"
 _HINT = "prefetches do nothing"
 _NO_EFFECT = "in comparisons all streams are named at once, so that what this command leaves out is not seen"
 _EVERY_STREAM = "all streams are named at once; with half of them, those that are compared are still named"
-_RANGES = "a unit may forget more than it was told to, and in its other place the field tells of more"
+_BY_NUMBER = "page-table formats know these bits by number; the declaration is for decoding"
+_LEVEL = "only ranges have a level, and in comparisons they have none"
 _LEAF = "QEMU forgets the same with and without Leaf"
 _NOT_RECORDED = "QEMU never records it"
 _NOT_THERE = "QEMU never has anything but 0 there"
@@ -38,7 +39,7 @@ _REQUESTS = "QEMU's unit has no page requests"
 _EVENT_0 = dict.fromkeys(("SSV", "SubstreamID"), _SUBSTREAMS)
 _FETCH_0 = _EVENT_0 | {"Reason": _NOT_THERE}
 _FAULT_0 = _EVENT_0 | {"STAG": _STALLS, "Stall": _STALLS, "PnU": _NOT_THERE, "InD": _NOT_THERE}
-_TLBI = {"TTL128": _WIDE, "TTL": _RANGES, "TG": _RANGES, "Leaf": _LEAF}
+_TLBI = {"TTL128": _WIDE, "Leaf": _LEAF}
 
 UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "Ste": dict.fromkeys(("S1Fmt", "S1DSS"), _SUBSTREAMS)
@@ -61,13 +62,16 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     | dict.fromkeys(("HAFT", "PnCH", "AIE", "PIE", "PARTID", "PMG", "PIIU", "PIIP"), _FEATURE)
     | dict.fromkeys((f"HWU{which}{bit}" for which in (0, 1) for bit in (59, 60, 61, 62)), _FREE)
     | {"TBI1": "QEMU goes by TBI0 for upper addresses, too", "DS": _WIDE, "TTB0": _SHIFT, "TTB1": _SHIFT},
-    "Stage1Descriptor": dict.fromkeys(("AttrIndx", "SH", "Contiguous"), _MEMORY)
+    "Stage1Descriptor": dict.fromkeys(("Valid", "Type", "OA"), _BY_NUMBER)
+    | dict.fromkeys(("AttrIndx", "SH", "Contiguous"), _MEMORY)
     | dict.fromkeys(("NS", "NSTable"), _OTHER_WORLD)
     | dict.fromkeys(("PXN", "UXN", "PXNTable", "UXNTable"), _FETCHES)
     | {"DBM": _FEATURE},
     "Stage1Descriptor64K": {ALL: _WIDE},
     "Stage1DescriptorDs": {ALL: _WIDE},
-    "Stage2Descriptor": dict.fromkeys(("MemAttr", "SH", "Contiguous"), _MEMORY) | {"DBM": _FEATURE, "XN": _FETCHES},
+    "Stage2Descriptor": dict.fromkeys(("Valid", "Type", "OA"), _BY_NUMBER)
+    | dict.fromkeys(("MemAttr", "SH", "Contiguous"), _MEMORY)
+    | {"DBM": _FEATURE, "XN": _FETCHES},
     "Stage2Descriptor64K": {ALL: _WIDE},
     "Stage2DescriptorDs": {ALL: _WIDE},
     "PrefetchConfig": {ALL: _HINT},
@@ -77,12 +81,12 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "CfgiCd": {ALL: _NO_EFFECT},
     "CfgiCdAll": {"SSec": _SSEC, "StreamID": _NO_EFFECT},
     "TlbiNhVa": _TLBI,
-    "TlbiNhVaa": _TLBI,
+    "TlbiNhVaa": _TLBI | {"TTL": _LEVEL},
     "TlbiEl2All": {ALL: _EL2},
     "TlbiEl2Asid": {ALL: _EL2},
     "TlbiEl2Va": {ALL: _EL2},
     "TlbiEl2Vaa": {ALL: _EL2},
-    "TlbiS2Ipa": _TLBI,
+    "TlbiS2Ipa": _TLBI | {"TTL": _LEVEL},
     "AtcInv": {ALL: _FEATURE},
     "PriResp": {ALL: _REQUESTS},
     "Resume": {ALL: _STALLS},
