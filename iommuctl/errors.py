@@ -119,6 +119,12 @@ class ParentNotAttached(RefusedError):
     id = "parent-not-attached"
 
 
+class DeviceNotBound(RefusedError):
+    """The device is not with vfio-pci, or not held by iommuctl: `device bind` does both."""
+
+    id = "device-not-bound"
+
+
 class PlanOutdated(RefusedError):
     """The state was changed since the plan was made."""
 
@@ -297,6 +303,27 @@ class PermissionRefused(IommuError):
     """The operating system does not let this user do it."""
 
     id = "permission"
+    exit = 5
+
+
+class KernelRefused(IommuError):
+    """The kernel refused a call; the message names the call, its error and the field that is to blame."""
+
+    id = "kernel-refused"
+    exit = 5
+
+
+class GroupNotViable(IommuError):
+    """Devices of the same IOMMU group are held by other drivers; the message names them."""
+
+    id = "group-not-viable"
+    exit = 5
+
+
+class Lost(IommuError):
+    """The kernel objects that rows tell of are gone, with the process that kept them."""
+
+    id = "lost"
     exit = 5
 
 
