@@ -121,7 +121,17 @@ class Unit(Protocol):
         """Where the tables begin that cached entries point to: the unit may read them at any time."""
 
 
-class Driver(Protocol):
+class TableFormats(Protocol):
+    """Which formats the tables of a state folder have."""
+
+    def stage1_format(self, name: str) -> Format:
+        """The stage-1 format of that name. Raises Unsupported."""
+
+    def domain_format(self, domain: Domain) -> Format:
+        """The format of a domain's table."""
+
+
+class Driver(TableFormats, Protocol):
     """The driver side: installs tables in memory and tells the unit what changed, in the order that it requires.
 
     Table entries are written before the commands that announce them; memory that a table used is given back only
@@ -159,11 +169,6 @@ class Driver(Protocol):
 
     def missing(self, slot: Slot, stale: Sequence[Stale]) -> list[Command]:
         """The commands that would have taken these cache entries away, in their order, each once."""
-
-    def stage1_format(self, name: str) -> Format:
-        """The stage-1 format of that name. Raises Unsupported."""
-
-    def domain_format(self, domain: Domain) -> Format: ...
 
     def domain_root(self, domain: Domain) -> int:
         """Physical address of the domain's root table."""

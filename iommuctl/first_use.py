@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from iommuctl.errors import BackendUnavailable
+from iommuctl.model import NO_PHYSICAL
 from iommuctl.plugins import availability, first_usable
 from iommuctl.requests import SetupRequest
 from iommuctl.state.transaction import Transaction
@@ -32,6 +33,8 @@ def set_up(session: "Session", transaction: Transaction, request: SetupRequest, 
     plan = manager.hook.iommuctl_plan_memory(request=request)
     if plan:
         transaction.create_memory(plan)
+    else:
+        transaction.create_pool("ram", NO_PHYSICAL, NO_PHYSICAL)
     transaction.set_meta("setup", request)
     transaction.set_meta("architecture", manager.hook.iommuctl_setup(context=transaction, request=request))
 

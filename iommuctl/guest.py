@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guest memory: what lies behind the GPAs of a nest parent, and the stage-1 tables that are built in pools of it."""
+"""Guest memory: what lies behind the GPAs of a domain, and the stage-1 tables that are built in pools of it."""
 
 from collections.abc import Iterator
 
@@ -14,30 +14,13 @@ from iommuctl.state.extents import Extents
 from iommuctl.state.overlay import Overlay
 
 
-class GuestMemory:
-    """A TableMemory over the GPAs of a domain, by the domain's rows; pages come from one pool, (GPA, size).
+class GuestReader:
+    """The memory behind the GPAs of a domain, by the domain's rows, to be read."""
 
-    `holder` is whose tables they are for. The pages of a `new_pool` are the guest's until the commit.
-    """
-
-    def __init__(
-        self,
-        books: Books,
-        overlay: Overlay,
-        domain: Domain,
-        span: tuple[int, int],
-        pool: Extents,
-        *,
-        holder: str,
-        new_pool: bool = False,
-    ) -> None:
+    def __init__(self, books: Books, overlay: Overlay, domain: Domain) -> None:
         self._books = books
         self._overlay = overlay
         self._domain = domain
-        self._first, self._size = span
-        self._pool = pool
-        self._holder = holder
-        self._new_pool = new_pool
         self._last: Mapping | None = None
 
     def read(self, address: int, size: int) -> bytes:
@@ -47,30 +30,6 @@ class GuestMemory:
         pieces = list(self._pieces(address, len(data)))
         for pa, length, offset in pieces:
             self._overlay.write(pa, data[offset : offset + length])
-
-    def allocate(self, pages: int) -> list[Run]:
-        return [self._fresh(run) for run in self._pool.allocate(pages)]
-
-    def allocate_run(self, pages: int) -> int:
-        return self._fresh(Run(self._pool.allocate_run(pages), pages)).address
-
-    def free(self, run: Run) -> None:
-        """Give pages back. The guest can write its tables: only pages of the pool are taken. Raises DamagedTable."""
-        if not self.owns(run):
-            raise DamagedTable(
-                f"{self._holder} has a table at GPA {run.address:#x}",
-                because="that is outside its pool: the entry that points to it was not written by iommuctl",
-            )
-        self._pool.free(run)
-
-    def owns(self, run: Run) -> bool:
-        """Whether pages lie in the pool."""
-        return self._first <= run.address and run.address + run.pages * PAGE <= self._first + self._size
-
-    def _fresh(self, run: Run) -> Run:
-        for pa, length, _ in () if self._new_pool else self._pieces(run.address, run.pages * PAGE):
-            self._overlay.mark_fresh(Run(pa, length // PAGE))
-        return run
 
     def _pieces(self, address: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Where a range lies: (physical address, length, offset in the range)."""
@@ -97,12 +56,60 @@ class GuestMemory:
         return found[0]
 
 
+class GuestMemory(GuestReader):
+    """A TableMemory over the GPAs of a domain; pages come from one pool, (GPA, size).
+
+    `holder` is whose tables they are for. The pages of a `new_pool` are the guest's until the commit.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        overlay: Overlay,
+        domain: Domain,
+        span: tuple[int, int],
+        pool: Extents,
+        *,
+        holder: str,
+        new_pool: bool = False,
+    ) -> None:
+        super().__init__(books, overlay, domain)
+        self._first, self._size = span
+        self._pool = pool
+        self._holder = holder
+        self._new_pool = new_pool
+
+    def allocate(self, pages: int) -> list[Run]:
+        return [self._fresh(run) for run in self._pool.allocate(pages)]
+
+    def allocate_run(self, pages: int) -> int:
+        return self._fresh(Run(self._pool.allocate_run(pages), pages)).address
+
+    def free(self, run: Run) -> None:
+        """Give pages back. The guest can write its tables: only pages of the pool are taken. Raises DamagedTable."""
+        if not self.owns(run):
+            raise DamagedTable(
+                f"{self._holder} has a table at GPA {run.address:#x}",
+                because="that is outside its pool: the entry that points to it was not written by iommuctl",
+            )
+        self._pool.free(run)
+
+    def owns(self, run: Run) -> bool:
+        """Whether pages lie in the pool."""
+        return self._first <= run.address and run.address + run.pages * PAGE <= self._first + self._size
+
+    def _fresh(self, run: Run) -> Run:
+        for pa, length, _ in () if self._new_pool else self._pieces(run.address, run.pages * PAGE):
+            self._overlay.mark_fresh(Run(pa, length // PAGE))
+        return run
+
+
 class GuestTable:
     """One of our stage-1 tables, with its format and the guest memory that it lies in."""
 
     def __init__(self, operation: Operation, table: PageTable) -> None:
         transaction = operation.transaction
-        self.format: Format = operation.driver.stage1_format(table.format)
+        self.format: Format = operation.formats.stage1_format(table.format)
         name = f"pgtable-{table.id}"
         pool, new = transaction.pool(name), transaction.is_new_pool(name)
         self._memory = GuestMemory(

@@ -22,8 +22,9 @@ The requests are in iommuctl.requests and can be imported from here. API_VERSION
 accepted when its major is equal and its minor at most the core's.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
@@ -31,21 +32,38 @@ from iommuctl.formats.memory import TableMemory
 from iommuctl.requests import (
     Availability,
     CheckRequest,
+    DirtyRequest,
     DmaRequest,
     InvalidateRequest,
     MapRequest,
     MemoryPlan,
+    MemoryRequest,
+    MemorySource,
+    RepairRequest,
     Settled,
     SetupRequest,
     SlotChange,
     TranslateRequest,
+    Truth,
     UnmapRequest,
 )
 
 if TYPE_CHECKING:
-    from iommuctl.architecture import Architecture, Driver
+    from iommuctl.architecture import Architecture, Driver, TableFormats
     from iommuctl.capabilities import Capabilities
-    from iommuctl.model import Command, Device, DmaResult, Domain, IommuUnit, Rid, Translation
+    from iommuctl.model import (
+        Call,
+        Command,
+        Device,
+        Dirty,
+        DmaResult,
+        Domain,
+        DomainRanges,
+        IommuUnit,
+        Memory,
+        Rid,
+        Translation,
+    )
 
 __all__ = [
     "API_VERSION",
@@ -53,20 +71,26 @@ __all__ = [
     "BackendSpec",
     "CheckRequest",
     "Context",
+    "DirtyRequest",
     "DmaRequest",
+    "HardwareContext",
     "InvalidateRequest",
     "MapRequest",
     "MemoryPlan",
+    "MemoryRequest",
+    "MemorySource",
+    "RepairRequest",
     "Rows",
     "Settled",
     "SetupRequest",
     "SlotChange",
     "TranslateRequest",
+    "Truth",
     "UnmapRequest",
     "hookimpl",
 ]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 
 hookspec = pluggy.HookspecMarker("iommuctl")
 hookimpl = pluggy.HookimplMarker("iommuctl")
@@ -120,6 +144,38 @@ class Context(Protocol):
         """Note what is no error and what the user should know: a sentence, for `warnings[]` of the answer."""
 
 
+_T = TypeVar("_T")
+
+
+class HardwareContext(Context, Protocol):
+    """What a backend of real hardware has besides: the kernel's objects outlive a command that is killed.
+
+    Before it calls the kernel, a hook notes an intent; when the operation fails, or its process is killed before the
+    end of the commit, `iommuctl_repair` gets all intents and what the rows say then. What destroys objects that the
+    rows still name is done after the commit.
+    """
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is to be done but to log the calls: it is all forgotten at the end."""
+
+    @property
+    def folder(self) -> Path:
+        """The state folder."""
+
+    def intend(self, intent: Any) -> None:
+        """Note, before it is done, what is about to be done to the kernel: anything JSON holds."""
+
+    def after_commit(self, action: "Callable[[], None]") -> None:
+        """Have something done when the change has taken effect. When it raises, the next command has a repair."""
+
+    def kept(self, factory: "Callable[[Path], _T]") -> _T:
+        """What `factory` makes of the state folder: once, and kept open until the folder is closed (`close()`)."""
+
+    def log_call(self, call: "Call") -> None:
+        """Note a call to the kernel, for `calls[]` of the answer."""
+
+
 class BackendSpec:
     """The hooks. All but `iommuctl_probe` are called on the selected backend alone, inside a transaction."""
 
@@ -143,8 +199,15 @@ class BackendSpec:
         """What the backend declares in this state folder. What it declares must work."""
 
     @hookspec(firstresult=True)
+    def iommuctl_formats(self, context: Context) -> "TableFormats":  # type: ignore[empty-body]
+        """The page-table formats: of the tables that the core builds in guest memory, and of domains.
+
+        Only for a backend that has no `iommuctl_driver`, as it cannot read all its tables.
+        """
+
+    @hookspec(firstresult=True)
     def iommuctl_driver(self, context: Context) -> "Driver":  # type: ignore[empty-body]
-        """The driver side of the architecture, for the page tables that the core builds in guest memory."""
+        """The driver side of the architecture, for a backend whose tables can all be read."""
 
     @hookspec(firstresult=True)
     def iommuctl_devices(self, context: Context, rid: "Rid | None") -> "list[Device]":  # type: ignore[empty-body]
@@ -166,8 +229,8 @@ class BackendSpec:
         """Simulators: take a device away. Its slots are empty. Returns True."""
 
     @hookspec(firstresult=True)
-    def iommuctl_domain_create(self, context: Context, domain: "Domain") -> bool:  # type: ignore[empty-body]
-        """Make the table of a new, empty domain. Returns True."""
+    def iommuctl_domain_create(self, context: Context, domain: "Domain", dirty: bool) -> bool:  # type: ignore[empty-body]
+        """Make the table of a new, empty domain; `dirty` where it is to track what devices write. Returns True."""
 
     @hookspec(firstresult=True)
     def iommuctl_domain_destroy(self, context: Context, domain: "Domain") -> bool:  # type: ignore[empty-body]
@@ -208,3 +271,56 @@ class BackendSpec:
     @hookspec(firstresult=True)
     def iommuctl_describe(self, context: Context) -> dict[str, Any]:  # type: ignore[empty-body]
         """Simulators: the unit's registers {name: value} and caches {name: entries}, for `sim show`."""
+
+    # Real hardware. What follows is called with a HardwareContext, and so are the hooks above.
+
+    @hookspec(firstresult=True)
+    def iommuctl_lost(self, context: "HardwareContext") -> str:  # type: ignore[empty-body]
+        """Why the kernel's objects that rows tell of are gone; "" when they are there. Without effect."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_repair(self, context: "HardwareContext", request: RepairRequest) -> bool:  # type: ignore[empty-body]
+        """After a change that did not come to its end: make the kernel agree with what rows say. Idempotent.
+
+        Objects that no row names are destroyed. Where the kernel's objects are lost there is nothing to do.
+        """
+
+    @hookspec(firstresult=True)
+    def iommuctl_recover(self, context: "HardwareContext", truth: Truth) -> list[str]:  # type: ignore[empty-body]
+        """Make everything again that is lost. Returns sentences about what is not as it was: memory that is empty."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_device_bind(self, context: "HardwareContext", rid: "Rid") -> "Device":  # type: ignore[empty-body]
+        """Give a device to vfio-pci, remember its driver, and hold it. Raises GroupNotViable, KernelRefused."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_device_unbind(self, context: "HardwareContext", rid: "Rid") -> "Device":  # type: ignore[empty-body]
+        """Let a device go, whose slots are empty, and give it back to the driver that it had."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_memory_create(self, context: "HardwareContext", request: MemoryRequest) -> bool:  # type: ignore[empty-body]
+        """Make, open or take over named memory, and hold it. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_memory_destroy(self, context: "HardwareContext", memory: "Memory") -> bool:  # type: ignore[empty-body]
+        """Let named memory go, which nothing maps any more. Returns True."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_memory_descriptor(self, context: "HardwareContext", memory: "Memory") -> int:  # type: ignore[empty-body]
+        """A file descriptor whose bytes are the memory's. Raises Lost, Unsupported for memory of a device."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_memory_source(self, context: "HardwareContext", memory: "Memory") -> MemorySource:  # type: ignore[empty-body]
+        """Where named memory comes from, as it was asked for."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_ranges(self, context: "HardwareContext", domain: "Domain") -> "DomainRanges":  # type: ignore[empty-body]
+        """Which input addresses the domain can map, as the kernel and its devices are now."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_dirty(self, context: "HardwareContext", request: DirtyRequest) -> "Dirty":  # type: ignore[empty-body]
+        """Dirty tracking of a domain: `ranges` are empty unless it is read. Raises Unsupported."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_descriptors(self, context: "HardwareContext", rids: "list[Rid]") -> dict[str, int]:  # type: ignore[empty-body]
+        """The file descriptors that a program needs to use these devices: `iommufd`, and `vfio:RID` of each."""

@@ -19,6 +19,7 @@ from iommuctl.errors import (
     ZeroSize,
 )
 from iommuctl.formats.memory import PAGE
+from iommuctl.hardware import Hardware
 from iommuctl.model import (
     MAX_ADDRESS,
     Access,
@@ -35,11 +36,10 @@ from iommuctl.pgtables import check_root, nest_parent, pgtable_format
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
 from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number, check_range
 from iommuctl.session import Operation
-from iommuctl.simulation import Simulation
 from iommuctl.slots import install, nested_below, take_off, unbind
 
 
-class Iommu(Simulation):
+class Iommu(Hardware):
     """Linux I/O page tables, over any backend.
 
     `state` is the state folder (default: $IOMMUCTL_STATE, else the user's), `backend` the backend of a new one.
@@ -246,6 +246,10 @@ class Iommu(Simulation):
             if access == "x" and not operation.capabilities.execute_permission:
                 raise Unsupported("these tables have no execute permission", hint="ask for r or w")
             request = TranslateRequest(slot, iova, access, privileged)
+            if operation.real:
+                from iommuctl.translating import translate
+
+                return translate(operation, request)
             answer: Translation = operation.call("translate", request=request)
             return answer
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from iommuctl.formats.bits import Layout
 
 MAX_ADDRESS = (1 << 64) - 1
+NO_PHYSICAL = 1 << 62
+"""From here on are addresses that rows give to named memory of real hardware. Where it lies only the kernel knows."""
 
 Access = Literal["r", "w", "x"]
 RequestKind = Literal["untranslated", "translation", "translated"]
@@ -63,12 +65,21 @@ class Slot(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A requester and what it can do. `pasid_bits` is 0 for a device without PASIDs."""
+    """A requester and what it can do. `pasid_bits` is 0 for a device without PASIDs.
+
+    On real hardware, `bound` says whether its slots are ours to use; `driver` is the driver that it is with, "" for
+    none, and `owner` says what its slots hold while they are the kernel's, as "DMA-FQ" or "identity".
+    """
 
     rid: Rid
     ats: bool = False
     pri: bool = False
     pasid_bits: int = 0
+    bound: bool = True
+    driver: str = ""
+    owner: str = ""
+    siblings: tuple[Rid, ...] = ()
+    """The other devices of its IOMMU group: what its own slot holds is theirs, too."""
 
 
 class Domain(NamedTuple):
@@ -83,12 +94,26 @@ class Domain(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Named memory: on the simulator a range of RAM at physical address `pa`."""
+    """Named memory: on the simulator a range of RAM at physical address `pa`; elsewhere that is from NO_PHYSICAL on."""
 
     id: int
     name: str
     pa: int
     size: int
+
+
+class DomainRanges(NamedTuple):
+    """Which input addresses a domain can map, as (first, last): what the kernel allows, and what devices keep."""
+
+    aperture: tuple[tuple[int, int], ...]
+    reserved: tuple[tuple[int, int], ...]
+
+
+class Dirty(NamedTuple):
+    """What DMA wrote to: ranges of input addresses as (IOVA, size), in units of `granule` bytes."""
+
+    ranges: tuple[tuple[int, int], ...]
+    granule: int
 
 
 class Mapping(NamedTuple):
@@ -162,6 +187,13 @@ class Command(NamedTuple):
     fields: MappingABC[str, int]
 
 
+class Call(NamedTuple):
+    """One call to the kernel: the ioctl's name, and its fields as they were handed over."""
+
+    name: str
+    fields: MappingABC[str, int]
+
+
 class MemoryWrite(NamedTuple):
     """One 64-bit word of memory that changes."""
 
@@ -223,7 +255,10 @@ class Fault(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """Where a request goes. `pa` is None when it faults; `prot` is what the tables allow at that address."""
+    """Where a request goes. `pa` is None when it faults; `prot` is what the tables allow at that address.
+
+    On real hardware `pa` is from NO_PHYSICAL on, and says which named memory it is.
+    """
 
     slot: Slot
     iova: int

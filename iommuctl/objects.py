@@ -21,7 +21,7 @@ from iommuctl.errors import (
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.labels import Labels
 from iommuctl.model import Binding, Device, Domain, Mapping, Memory, PageTable, Rid
-from iommuctl.requests import MapRequest, UnmapRequest
+from iommuctl.requests import NEW_MEMORY, MapRequest, MemoryRequest, MemorySource, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
     check_label,
@@ -30,6 +30,7 @@ from iommuctl.rules import (
     check_page_sizes,
     check_prot,
     check_range,
+    check_ranges,
     check_size,
     check_width,
 )
@@ -76,16 +77,29 @@ class Objects(Labels):
         with self._read() as operation:
             return operation.device(rid)
 
-    def memory_create(self, name: str, size: int) -> Memory:
-        """Name a range of free RAM, `size` bytes in whole pages. Raises NoRoom, NameTaken."""
+    def memory_create(self, name: str, size: int, *, source: MemorySource = NEW_MEMORY) -> Memory:
+        """Name memory of `size` bytes in whole pages: a range of free RAM, on real hardware what `source` says.
+
+        Raises NoRoom, NameTaken, Unsupported for a source that this backend has not.
+        """
         check_name(name)
         check_size(size, PAGE)
         with self._change() as operation:
+            if source != NEW_MEMORY and not operation.real:
+                backend = operation.transaction.meta("backend")
+                raise Unsupported(
+                    "memory of that kind needs real hardware",
+                    because=f"named memory of the backend {backend!r} is a range of the machine's RAM",
+                    hint="leave away where it comes from",
+                )
             # Aligned to the largest page that it can fill, so that a mapping of it uses such pages.
             pages = chain((PAGE,), *operation.capabilities.page_sizes_by_granule)
             alignment = max(page for page in pages if page <= size)
             pa = operation.transaction.pool("ram").allocate_top(size // PAGE, alignment)
-            return operation.books.add_memory(name, pa, size)
+            memory = operation.books.add_memory(name, pa, size)
+            if operation.real:
+                operation.call("memory_create", request=MemoryRequest(memory, source))
+            return memory
 
     def memory_destroy(self, selector: str, *, force: bool = False) -> Memory:
         """Forget named memory; `force` unmaps it first, with the page tables that lie in it. Raises InUse."""
@@ -104,6 +118,8 @@ class Objects(Labels):
                         unbind(operation, binding)
                 _unmap(operation, domain, [mapping])
             operation.books.remove_memory(memory)
+            if operation.real:
+                operation.call("memory_destroy", memory=memory)
             operation.transaction.pool("ram").free(Run(memory.pa, memory.size // PAGE))
             return memory
 
@@ -146,7 +162,7 @@ class Objects(Labels):
                 width=check_width(width, capabilities),
                 page_sizes=check_page_sizes(page_sizes, capabilities),
             )
-            operation.call("domain_create", domain=domain)
+            operation.call("domain_create", domain=domain, dirty=dirty)
             return domain
 
     def domain_destroy(self, selector: str, *, force: bool = False) -> Domain:
@@ -217,9 +233,12 @@ class Objects(Labels):
             check_range("iova", iova, size, granule)
             check_range("pa", pa, size, granule)
             check_aperture(iova, size, target.width, capabilities.reserved)
-            table = operation.driver.domain_format(target)
+            table = operation.formats.domain_format(target)
             check_prot(prot, table)
-            _check_physical(table, pa, size)
+            if operation.real:
+                check_ranges(iova, size, operation.call("ranges", domain=target))
+            else:
+                _check_physical(table, pa, size)
             _check_tables_stay_hidden(operation, pa, size)
             if clash := books.mappings_in(target, iova, iova + size - 1):
                 raise Overlap(

@@ -45,7 +45,7 @@ class PageTables(Objects):
             books = operation.books
             domain = nest_parent(operation, parent)
             kind = pgtable_format(operation, format)
-            check_range("pool", pool, pool_size, operation.driver.stage1_format(kind).page_sizes[0])
+            check_range("pool", pool, pool_size, operation.formats.stage1_format(kind).page_sizes[0])
             check_pool(operation, domain, pool, pool_size)
             table = books.add_pgtable(
                 name,
@@ -132,8 +132,8 @@ class PageTables(Objects):
         with self._read() as operation:
             found = _domain_or_pgtable(operation, name)
             if isinstance(found, PageTable):
-                return operation.driver.stage1_format(found.format)
-            return operation.driver.domain_format(found)
+                return operation.formats.stage1_format(found.format)
+            return operation.formats.domain_format(found)
 
     def device_structures(self, rid: Rid | str) -> list[Placed]:
         """Every structure of a device that is present, from the root to what points to page tables.
@@ -201,7 +201,7 @@ def check_root(operation: Operation, domain: Domain, root: int, kind: str) -> No
     from iommuctl.formats.format import WORD
 
     check_numbers(addr=root)
-    fmt = operation.driver.stage1_format(kind)
+    fmt = operation.formats.stage1_format(kind)
     size = WORD * fmt.entries(fmt.levels)
     if root % size:
         raise Misaligned(

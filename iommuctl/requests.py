@@ -2,10 +2,10 @@
 """What the core asks of a backend's hooks, as plain values. Requests only grow: a new member has a default."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from iommuctl.formats.memory import TableMemory
-from iommuctl.model import Access, Binding, Device, Domain, Occupant, Rid, Slot
+from iommuctl.model import Access, Binding, Device, Domain, Memory, Occupant, Rid, Slot
 from iommuctl.model import Mapping as DomainMapping
 
 
@@ -121,3 +121,50 @@ class CheckRequest(NamedTuple):
     mappings: Mapping[int, Sequence[DomainMapping]]
     slots: Mapping[Slot, Occupant]
     guests: Mapping[Rid, TableMemory] = {}
+
+
+class MemorySource(NamedTuple):
+    """Where named memory comes from, on real hardware: one of them, or none for a memory file of our own.
+
+    `fd` is (PID, descriptor) of a process that has it, `dma_buf` (RID, number of the BAR).
+    """
+
+    path: str | None = None
+    fd: tuple[int, int] | None = None
+    dma_buf: tuple[Rid, int] | None = None
+    hugepages: bool = False
+
+
+NEW_MEMORY = MemorySource()
+"""Memory that is made for the purpose: RAM of a simulated machine, a memory file of the kernel's."""
+
+
+class MemoryRequest(NamedTuple):
+    """Make named memory. `memory.pa` is the address by which rows and `Context.memory` know it, and nobody else."""
+
+    memory: Memory
+    source: MemorySource = NEW_MEMORY
+
+
+class DirtyRequest(NamedTuple):
+    """Switch dirty tracking of a domain on or off, or read what was written since the last time, and forget it."""
+
+    domain: Domain
+    action: Literal["on", "off", "read"]
+    mappings: Sequence[DomainMapping] = ()
+
+
+class Truth(NamedTuple):
+    """What the rows say: all that should be there. `mappings` are ascending, by the ids of the domains."""
+
+    domains: Sequence[Domain]
+    mappings: Mapping[int, Sequence[DomainMapping]]
+    slots: Mapping[Slot, Occupant]
+    memories: Sequence[Memory]
+
+
+class RepairRequest(NamedTuple):
+    """Bring what `intents` name, as the backend noted them, to what rows say."""
+
+    intents: Sequence[Any]
+    truth: Truth

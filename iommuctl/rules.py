@@ -23,6 +23,7 @@ from iommuctl.spelling import NAME
 
 if TYPE_CHECKING:
     from iommuctl.formats.radix import Format
+    from iommuctl.model import DomainRanges
 
 PROTS = ("r", "w", "rw", "rx", "rwx")
 
@@ -90,6 +91,18 @@ def check_aperture(start: int, size: int, width: int, reserved: Iterable[tuple[i
                 because="the platform keeps these addresses for interrupts",
                 hint="map below and above it",
             )
+
+
+def check_ranges(start: int, size: int, ranges: "DomainRanges") -> None:
+    """Input addresses are ones that the kernel maps in this domain, as its devices are now."""
+    last = start + size - 1
+    check_aperture(start, size, 64, ranges.reserved)
+    if not any(first <= start and last <= end for first, end in ranges.aperture):
+        raise OutOfAperture(
+            f"{start:#x}..{last:#x} is outside the aperture",
+            because=f"the kernel maps {', '.join(f'{first:#x}..{end:#x}' for first, end in ranges.aperture[:5])} here",
+            hint="use addresses inside one of these ranges",
+        )
 
 
 def check_prot(prot: str, table: "Format") -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsupported, Usage
-from iommuctl.model import Command, Device, IommuUnit, MemoryWrite, Rid
-from iommuctl.requests import Settled, SetupRequest
+from iommuctl.model import Call, Command, Device, IommuUnit, MemoryWrite, Rid
+from iommuctl.requests import RepairRequest, Settled, SetupRequest
 from iommuctl.state.books import Books
 from iommuctl.state.folder import default_folder
 from iommuctl.state.store import Store
@@ -21,19 +21,21 @@ from iommuctl.state.transaction import Transaction
 if TYPE_CHECKING:
     import pluggy
 
-    from iommuctl.architecture import Driver
+    from iommuctl.architecture import Driver, TableFormats
+    from iommuctl.state.overlay import Backing
 
 
 _T = TypeVar("_T")
 
 
 class Outcome(NamedTuple):
-    """What an operation did to the hardware. `writes` is filled in a dry run only.
+    """What an operation did to the hardware; `calls` are those to the kernel. `writes` is filled in a dry run only.
 
     `warnings` are sentences about what is no error and should be known.
     """
 
     commands: tuple[Command, ...] = ()
+    calls: tuple[Call, ...] = ()
     writes: tuple[MemoryWrite, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -70,6 +72,17 @@ class Operation:
         return answer
 
     @property
+    def formats(self) -> "TableFormats":
+        hook = self._session.manager(self.transaction).hook.iommuctl_formats
+        answer: TableFormats | None = hook(context=self.transaction)
+        return answer or self.driver
+
+    @property
+    def real(self) -> bool:
+        """Whether the machine is real: its tables cannot be read, and its memory has names."""
+        return self.transaction.memory_plan() is None
+
+    @property
     def driver(self) -> "Driver":
         answer: Driver = self.call("driver")
         return answer
@@ -94,7 +107,7 @@ class Session:
         self.dry_run = False
         """Whether changing calls are carried out and then forgotten, for a look at `last`."""
         self.last = Outcome()
-        self._store = Store(Path(state if state is not None else default_folder()))
+        self._store = Store(Path(state if state is not None else default_folder()), self)
         self._wanted = backend
         self._manager: tuple[str, pluggy.PluginManager] | None = None
         self._shared: Operation | None = None
@@ -222,6 +235,20 @@ class Session:
             else:
                 set_up(self, transaction, SetupRequest(), self._wanted)
 
+    def backing(self, transaction: Transaction) -> "Backing":
+        """The named memory of a machine that is real."""
+        from iommuctl.named_memory import NamedMemory
+
+        return NamedMemory(Operation(self, transaction))
+
+    def repair(self, transaction: Transaction, backend: str, intents: list[Any]) -> None:
+        """Have the backend bring what an unfinished change left in the kernel to what the rows say."""
+        from iommuctl.named_memory import truth
+        from iommuctl.plugins import load_backend
+
+        request = RepairRequest(intents, truth(Operation(self, transaction)))
+        load_backend(backend).hook.iommuctl_repair(context=transaction, request=request)
+
     def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
         """The plugin manager that holds the folder's backend."""
         name = transaction.meta("backend")
@@ -306,7 +333,9 @@ class Session:
                 operation.settle(name)
             if self.dry_run:
                 transaction.collect_writes()
-        self.last = Outcome(tuple(transaction.commands), transaction.writes, tuple(transaction.warnings))
+        self.last = Outcome(
+            tuple(transaction.commands), tuple(transaction.calls), transaction.writes, tuple(transaction.warnings)
+        )
         if self._open:
             self._told.append(self.last)
 

@@ -17,7 +17,7 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
     {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "spelling"},
-    {"architecture", "audit", "hookspecs", "requests"},
+    {"architecture", "audit", "hookspecs", "requests", "kernel"},
     {"plugins"},
     {"state"},
     {
@@ -35,6 +35,9 @@ LAYERS: list[set[str]] = [
         "cd_pools",
         "accounts",
         "guest",
+        "hardware",
+        "named_memory",
+        "translating",
     },
     {"plan", "inspect"},
     {"cli", "complete"},

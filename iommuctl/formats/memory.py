@@ -5,6 +5,7 @@ All views speak of addresses in one address space and raise OutsideMemory for wh
 """
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from iommuctl.errors import OutsideMemory
@@ -72,6 +73,17 @@ class FileMemory:
         while view:
             done = os.pwrite(self._descriptor, view, address - self.base)
             view, address = view[done:], address + done
+
+    def write_pages(self, address: int, pages: Sequence[bytearray | memoryview]) -> None:
+        """Write contiguous pages in one call, so at most IOV_MAX of them. Raises OutsideMemory."""
+        check_inside(address, PAGE * len(pages), self.base, self.size)
+        done = os.pwritev(self._descriptor, pages, address - self.base)
+        if done < PAGE * len(pages):
+            self.write(address + done, b"".join(pages)[done:])
+
+    def reserve(self, address: int, size: int) -> None:
+        """Have the file system find room for a range, which may be a hole of a sparse file. Raises OSError."""
+        os.posix_fallocate(self._descriptor, address - self.base, size)
 
 
 def check_inside(address: int, size: int, base: int, extent: int) -> None:

@@ -9,16 +9,29 @@ A transaction may have several steps, each of which can be taken back. What an e
 as the file goes, but the machine uses it: `used` and `new_pages` are as seen from the step.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 from iommuctl.errors import DamagedTable
-from iommuctl.formats.memory import PAGE, FileMemory, Run, check_inside
+from iommuctl.formats.memory import PAGE, Memory, Run, check_inside
 from iommuctl.model import MemoryWrite
 from iommuctl.state.extents import Extents
 
 IOV_MAX = 1024
+
+
+class Backing(Memory, Protocol):
+    """What lies below an overlay."""
+
+    base: int
+    size: int
+
+    def write_pages(self, address: int, pages: Sequence[bytearray | memoryview]) -> None:
+        """Write contiguous pages, at most IOV_MAX. Raises OutsideMemory."""
+
+    def reserve(self, address: int, size: int) -> None:
+        """Have room for a range, so that writing to it cannot fail for want of it. Raises OSError."""
 
 
 class Step:
@@ -34,9 +47,8 @@ class Step:
 class Overlay:
     """A hookspecs.Context.memory: reads through, keeps writes, allocates from `tables`."""
 
-    def __init__(self, file: FileMemory, descriptor: int, tables: Extents, table_range: tuple[int, int]) -> None:
+    def __init__(self, file: Backing, tables: Extents, table_range: tuple[int, int]) -> None:
         self._file = file
-        self._descriptor = descriptor
         self._tables = tables
         self._table_range = table_range
         self._pages: dict[int, bytearray | memoryview] = {}
@@ -146,7 +158,7 @@ class Overlay:
         for start, end in pairwise(breaks):
             for i in range(start, end, IOV_MAX):
                 run = pages[i : min(i + IOV_MAX, end)]
-                self._write_run(run[0], [self._pages[page] for page in run])
+                self._file.write_pages(run[0], [self._pages[page] for page in run])
 
     def write_live(self) -> None:
         """Bring the live writes to the file, in their order."""
@@ -161,7 +173,7 @@ class Overlay:
         low, size = self._table_range
         pages = {address & -PAGE for address, _, _ in self.live if not low <= address < low + size}
         for page in sorted(pages):
-            os.posix_fallocate(self._descriptor, page - self._file.base, PAGE)
+            self._file.reserve(page, PAGE)
 
     def _note(self, page: int, start: int, new: bytes) -> None:
         """Before memory that is in use changes: keep what undoing it needs, and what the commit does."""
@@ -178,11 +190,6 @@ class Overlay:
         if not isinstance(content, bytearray):
             content = self._pages[page] = bytearray(content if content is not None else self._file.read(page, PAGE))
         content[start - page : start - page + len(part)] = part
-
-    def _write_run(self, address: int, buffers: list[bytearray | memoryview]) -> None:
-        done = os.pwritev(self._descriptor, buffers, address - self._file.base)
-        if done < PAGE * len(buffers):
-            self._file.write(address + done, b"".join(buffers)[done:])
 
 
 def _by_page(address: int, size: int) -> Iterator[tuple[int, int]]:

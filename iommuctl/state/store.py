@@ -11,12 +11,17 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from iommuctl.errors import DiskFailed, IommuError, NoRoom, PermissionRefused, StateDamaged, SystemFailed
 from iommuctl.state import schema
-from iommuctl.state.transaction import Transaction
+from iommuctl.state.transaction import Services, Transaction
+
+if TYPE_CHECKING:
+    from iommuctl.state.intents import IntentLog
 
 BUSY_SECONDS = 60
 
@@ -24,13 +29,23 @@ BUSY_SECONDS = 60
 class Store:
     """A state folder. Nothing is created before the first change."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, services: Services) -> None:
         self.folder = folder
+        self.services = services
+        self.kept: dict[Callable[[Path], Any], Any] = {}
+        """What a backend keeps open from one transaction to the next, by what made it."""
+        self.lock = -1
         self._connection: sqlite3.Connection | None = None
         self._ready = False
-        self._lock = -1
         self._memory = -1
         self._memory_path: Path | None = None
+
+    @cached_property
+    def intents(self) -> "IntentLog":
+        """What changes are about to do to the kernel."""
+        from iommuctl.state.intents import IntentLog
+
+        return IntentLog(self.folder)
 
     def close(self) -> None:
         """Close all files."""
@@ -38,10 +53,15 @@ class Store:
             self._connection.close()
             self._connection = None
             self._ready = False
-        for descriptor in (self._lock, self._memory):
+        for descriptor in (self.lock, self._memory):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._lock = self._memory = -1
+        for each in self.kept.values():
+            each.close()
+        self.kept.clear()
+        if "intents" in vars(self):
+            self.intents.close()
+        self.lock = self._memory = -1
         self._memory_path = None
 
     @contextlib.contextmanager
@@ -61,7 +81,7 @@ class Store:
                 connection.execute("BEGIN")
                 try:
                     transaction = self._transaction(connection)
-                    ready = self._has_tables(connection) and not transaction.has_redo()
+                    ready = self._has_tables(connection) and not transaction.has_redo() and not self._is_unfinished()
                     if ready:
                         yield transaction
                 finally:
@@ -80,11 +100,13 @@ class Store:
         One that makes everything `anew` does not need what an earlier one left in memory to be finished.
         """
         with self._failures():
-            if self._lock < 0:
+            if self.lock < 0:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked(fcntl.LOCK_EX) as connection:
+                if self._is_unfinished():
+                    self._repair(connection)
                 connection.execute("BEGIN IMMEDIATE")
-                transaction = self._transaction(connection)
+                transaction = self._transaction(connection, dry_run=dry_run)
                 try:
                     if not self._has_tables(connection):
                         schema.create(connection)
@@ -96,14 +118,37 @@ class Store:
                         connection.execute("COMMIT")
                 except BaseException:
                     self._abandon(transaction)
+                    if transaction.has_intents:
+                        # What fails here is tried again by the next command.
+                        with contextlib.suppress(IommuError, sqlite3.Error, OSError):
+                            self._repair(connection)
                     raise
                 if dry_run:
                     self._abandon(transaction)
                 else:
                     # The change has taken effect. What fails from here on is finished by the next command (redo).
-                    with contextlib.suppress(sqlite3.Error, OSError):
+                    with contextlib.suppress(IommuError, sqlite3.Error, OSError):
                         transaction.complete()
                         self._mark_used()
+
+    def _is_unfinished(self) -> bool:
+        """Whether a change was killed that had begun to call the kernel; few folders ever have such a file."""
+        return os.path.exists(self.folder / "intents") and self.intents.pending()
+
+    def _repair(self, connection: sqlite3.Connection) -> None:
+        """Have the kernel's objects agree with the rows again, after a change that did not come to its end."""
+        connection.execute("BEGIN IMMEDIATE")
+        transaction = self._transaction(connection)
+        try:
+            if not self._has_tables(connection):
+                schema.create(connection)
+            self.services.repair(transaction, *self.intents.read())
+            connection.execute("COMMIT")
+        except BaseException:
+            self._abandon(transaction)
+            raise
+        transaction.complete()
+        self.intents.clear()
 
     def _has_tables(self, connection: sqlite3.Connection) -> bool:
         """Whether a command has come as far as making all tables; once there they stay. Raises StateDamaged."""
@@ -124,8 +169,8 @@ class Store:
         return False
 
     def _mark_used(self) -> None:
-        if not os.fstat(self._lock).st_size:
-            os.pwrite(self._lock, b"\n", 0)
+        if not os.fstat(self.lock).st_size:
+            os.pwrite(self.lock, b"\n", 0)
 
     def _abandon(self, transaction: Transaction) -> None:
         """Roll back, and undo what a rollback does not."""
@@ -133,18 +178,18 @@ class Store:
             transaction.connection.execute("ROLLBACK")
         transaction.abandon()
 
-    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
-        return Transaction(connection, self.folder, self._open_memory, self._lock)
+    def _transaction(self, connection: sqlite3.Connection, *, dry_run: bool = False) -> Transaction:
+        return Transaction(connection, self, dry_run=dry_run)
 
     @contextlib.contextmanager
     def _locked(self, operation: int) -> Iterator[sqlite3.Connection]:
-        if self._lock < 0:
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, operation)
+        if self.lock < 0:
+            self.lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.lock, operation)
         try:
             yield self._connect()
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -165,7 +210,7 @@ class Store:
             self._connection = connection
         return self._connection
 
-    def _open_memory(self, path: Path) -> int:
+    def open_memory(self, path: Path) -> int:
         # A file that was given up, and whose name another one has now, is linked nowhere.
         if self._memory_path != path or not os.fstat(self._memory).st_nlink:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

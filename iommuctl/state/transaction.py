@@ -9,39 +9,68 @@ import sqlite3
 from collections.abc import Callable, Iterator, Set
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from iommuctl.errors import DiskFailed, StateDamaged, Usage
+from iommuctl.errors import DiskFailed, Lost, StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
-from iommuctl.model import Command, MemoryWrite
+from iommuctl.model import Call, Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
 from iommuctl.state.redo import RedoLog
 
 if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
     from iommuctl.state.extents import Extents, Freed
-    from iommuctl.state.overlay import Overlay
+    from iommuctl.state.intents import IntentLog
+    from iommuctl.state.overlay import Backing, Overlay
     from iommuctl.state.rows import SqlRows
+
+_T = TypeVar("_T")
+
+
+class Services(Protocol):
+    """What a transaction asks of those who know the backend."""
+
+    def backing(self, transaction: "Transaction") -> "Backing":
+        """The memory of a folder whose machine is real, by the addresses that rows give it."""
+
+    def repair(self, transaction: "Transaction", backend: str, intents: list[Any]) -> None:
+        """Bring what the intents name to what the rows say."""
+
+
+class Files(Protocol):
+    """What stays open between the transactions of one store."""
+
+    folder: Path
+    lock: int
+    services: Services
+    kept: dict[Callable[[Path], Any], Any]
+
+    @property
+    def intents(self) -> "IntentLog": ...
+
+    def open_memory(self, path: Path) -> int: ...
 
 
 class Transaction:
     """What an operation works on. `connection` is for the core's own rows (iommuctl.state.books)."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, folder: Path, open_memory: Callable[[Path], int], lock: int
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, files: Files, *, dry_run: bool = False) -> None:
         self.connection = connection
         self.commands: list[Command] = []
+        self.calls: list[Call] = []
         self.warnings: list[str] = []
         self.writes: tuple[MemoryWrite, ...] = ()
-        self._folder = folder
-        self._open_memory = open_memory
+        self.dry_run = dry_run
+        self._files = files
+        self._folder = files.folder
+        self._intents: list[Any] = []
+        self._after: list[Callable[[], None]] = []
         self._overlay: Overlay | None = None
         self._freed: list[Freed] = []
         self._made_pools: set[str] = set()
         self._meta: dict[str, Any] | None = None
         self._new_memory: Path | None = None
-        self._redo = RedoLog(connection, lock)
+        self._redo = RedoLog(connection, files.lock)
 
     # What a backend sees. A command that reads the core's rows imports nothing of it.
 
@@ -67,6 +96,27 @@ class Transaction:
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
+    # What a backend of real hardware sees besides.
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def log_call(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def intend(self, intent: Any) -> None:
+        self._files.intents.add(self.meta("backend"), intent)
+        self._intents.append(intent)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        self._after.append(action)
+
+    def kept(self, factory: Callable[[Path], _T]) -> _T:
+        if factory not in self._files.kept:
+            self._files.kept[factory] = factory(self._folder)
+        return cast("_T", self._files.kept[factory])
+
     # What the core sees.
 
     @property
@@ -75,10 +125,8 @@ class Transaction:
             from iommuctl.state.overlay import Overlay
 
             plan = self.memory_plan()
-            if plan is None:
-                raise StateDamaged("this state folder has no memory", because="its backend drives real hardware")
-            file = self._memory_file(plan)
-            self._overlay = Overlay(*file, self.pool("tables"), plan.tables)
+            backing = self._memory_file(plan) if plan else self._files.services.backing(self)
+            self._overlay = Overlay(backing, self.pool("tables"), plan.tables if plan else (0, 0))
         return self._overlay
 
     def used_writes(self) -> list[tuple[int, bytes, bytes]]:
@@ -100,7 +148,8 @@ class Transaction:
         self.connection.execute("SAVEPOINT step")
         memory, freed = self._new_memory, len(self._freed)
         overlay = self._overlay
-        self.commands, self.warnings, self.writes = [], [], ()
+        after, intents = len(self._after), len(self._intents)
+        self.commands, self.calls, self.warnings, self.writes = [], [], [], ()
         if overlay:
             overlay.begin_step()
         try:
@@ -123,6 +172,9 @@ class Transaction:
                 if self._new_memory and self._new_memory != memory:
                     self._new_memory.unlink(missing_ok=True)
                     self._new_memory = memory
+                del self._after[after:]
+                if done := self._intents[intents:]:
+                    self._files.services.repair(self, self.meta("backend"), done)
             if self.connection.in_transaction:
                 self.connection.execute("RELEASE step")
 
@@ -209,11 +261,11 @@ class Transaction:
         for start, size in around(plan):
             create_pool(self.connection, "ram", start, size)
 
-    def _memory_file(self, plan: MemoryPlan) -> tuple[FileMemory, int]:
+    def _memory_file(self, plan: MemoryPlan) -> FileMemory:
         path = self.memory_path()
         base, size = plan.ram
         try:
-            descriptor = self._open_memory(path)
+            descriptor = self._files.open_memory(path)
         except FileNotFoundError:
             raise StateDamaged(
                 f"the memory file {path} is missing", hint="restore it, or begin anew with `iommuctl sim reset`"
@@ -225,7 +277,7 @@ class Transaction:
                 because=f"it has {actual:#x} bytes and the machine's RAM {size:#x}",
                 hint="restore it, or begin anew with `iommuctl sim reset`",
             )
-        return FileMemory(descriptor, base, size), descriptor
+        return FileMemory(descriptor, base, size)
 
     # What the store does at the ends.
 
@@ -235,10 +287,13 @@ class Transaction:
     def finish_redo(self) -> None:
         """Do the writes that the last committed transaction did not get to. They may be done twice."""
         rows = self._redo.take()
-        if rows and (plan := self.memory_plan()):
-            file, _ = self._memory_file(plan)
-            for address, data in rows:
-                file.write(address, data)
+        if rows:
+            plan = self.memory_plan()
+            # What real hardware's memory was is gone with who kept it: there is nothing to write to then.
+            with contextlib.nullcontext() if plan else contextlib.suppress(Lost):
+                memory = self._memory_file(plan) if plan else self._files.services.backing(self)
+                for address, data in rows:
+                    memory.write(address, data)
 
     def collect_writes(self) -> None:
         """Keep what the step would have written, for a dry run."""
@@ -265,6 +320,11 @@ class Transaction:
                 hint="end the transaction, and begin again",
             )
 
+    @property
+    def has_intents(self) -> bool:
+        """Whether it has called the kernel, so that its rollback needs a repair."""
+        return bool(self._intents)
+
     def abandon(self) -> None:
         """After a rollback: what rows cannot undo.
 
@@ -290,6 +350,10 @@ class Transaction:
         if self._overlay and self._overlay.live:
             self._overlay.write_live()
             self._redo.mark_done()
+        for action in self._after:
+            action()
+        if self._intents:
+            self._files.intents.clear()
 
 
 def around(plan: MemoryPlan) -> list[tuple[int, int]]:

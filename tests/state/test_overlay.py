@@ -33,7 +33,7 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 @pytest.fixture
 def overlay(connection: sqlite3.Connection, descriptor: int) -> Overlay:
     create_pool(connection, "tables", *TABLES)
-    return Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "tables", []), TABLES)
+    return Overlay(FileMemory(descriptor, BASE, SIZE), Extents(connection, "tables", []), TABLES)
 
 
 def content(descriptor: int) -> bytes:
@@ -66,7 +66,7 @@ def test_against_plain_bytes(
 ) -> None:
     before = bytes(range(256)) * (SIZE // 256)
     os.pwrite(descriptor, before, 0)
-    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "none", []), TABLES)
+    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), Extents(connection, "none", []), TABLES)
     for page in fresh:
         overlay.mark_fresh(Run(BASE + page * PAGE, 1))
     model = bytearray(before)
@@ -98,7 +98,7 @@ def test_steps_against_plain_bytes(
 ) -> None:
     before = bytes(range(256)) * (SIZE // 256)
     os.pwrite(descriptor, before, 0)
-    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), descriptor, Extents(connection, "none", []), TABLES)
+    overlay = Overlay(FileMemory(descriptor, BASE, SIZE), Extents(connection, "none", []), TABLES)
     model = bytearray(before)
     allocated: set[int] = set()
     for undone, fresh, writes in steps:
@@ -204,7 +204,7 @@ def test_holes_of_the_file_are_filled_before_the_commit(connection: sqlite3.Conn
     path = tmp_path / "sparse"
     opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(opened, SIZE)
-    overlay = Overlay(FileMemory(opened, BASE, SIZE), opened, Extents(connection, "tables", []), TABLES)
+    overlay = Overlay(FileMemory(opened, BASE, SIZE), Extents(connection, "tables", []), TABLES)
     overlay.write(LIVE + PAGE, b"\1" * 8)
     assert path.stat().st_blocks == 0
     overlay.reserve_live()

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from iommuctl.state import schema
 from iommuctl.state.rows import SqlRows
+from iommuctl.state.store import Store
 from iommuctl.state.transaction import Transaction
+from tests.state.conftest import Repairs
 
 KEYS = st.text("ab01.~", max_size=3)
 VALUES = st.recursive(
@@ -53,7 +55,7 @@ def test_against_a_dict(steps: list[tuple[str, str, str, object]], first: str, l
 
 @pytest.mark.parametrize("read", [False, True])
 def test_a_step_that_is_undone_takes_what_was_read_with_it(connection: sqlite3.Connection, read: bool) -> None:
-    transaction = Transaction(connection, Path("/nowhere"), lambda _: -1, -1)
+    transaction = Transaction(connection, Store(Path("/nowhere"), Repairs()))
     connection.execute("BEGIN")
     rows = transaction.rows
     rows.put("kind", "kept", "old")

@@ -20,6 +20,7 @@ from iommuctl.state import schema
 from iommuctl.state.folder import default_folder
 from iommuctl.state.store import Store
 from iommuctl.state.transaction import around
+from tests.state.conftest import Repairs
 
 PLAN = MemoryPlan((0x1000, 16 * PAGE), (0x1000 + 8 * PAGE, 8 * PAGE))
 RID = "0000:00:01.0"
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> Iterator[Store]:
-    made = Store(folder)
+    made = Store(folder, Repairs())
     yield made
     made.close()
 
@@ -131,7 +132,7 @@ def test_a_new_machine_replaces_the_old_memory(ready: Store, folder: Path) -> No
 
 
 def test_another_process_sees_what_was_written(ready: Store, folder: Path) -> None:
-    other = Store(folder)
+    other = Store(folder, Repairs())
     assert value(other) == "old"
     with ready.change() as transaction:
         transaction.rows.put("kind", "key", "new")
@@ -225,7 +226,7 @@ def refuse_both(folder: Path, error: type[IommuError], because: str = "") -> Iom
     """Both a read and a change of the folder must be refused, and leave its files as they are."""
     before = files(folder) if error is not PermissionRefused else {}
     for change in (False, True):
-        store = Store(folder)
+        store = Store(folder, Repairs())
         with pytest.raises(error) as caught, store.change() if change else store.read() as transaction:
             transaction.memory.read(0x1000, 8)
         store.close()
@@ -285,7 +286,7 @@ def test_a_database_of_version_1_gets_what_is_new(ready: Store, folder: Path, ch
         before = list(connection.execute("SELECT name FROM sqlite_schema ORDER BY name"))
         connection.execute("DROP TABLE cd_pool")
         connection.execute("PRAGMA user_version = 1")
-    with contextlib.closing(Store(folder)) as store:
+    with contextlib.closing(Store(folder, Repairs())) as store:
         kept = value(store)
         with store.change() if change else store.read() as transaction:
             assert transaction.connection.execute("SELECT count(*) FROM cd_pool").fetchone() == (0,)
@@ -299,7 +300,7 @@ def test_an_empty_database_is_a_new_one(folder: Path) -> None:
     """A command was killed when it had just made the file."""
     folder.mkdir(parents=True)
     (folder / "state.db").touch()
-    store = Store(folder)
+    store = Store(folder, Repairs())
     assert value(store) is None
     store.close()
 
@@ -374,7 +375,7 @@ def test_files_without_permission(ready: Store, folder: Path) -> None:
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        store = Store(folder)
+        store = Store(folder, Repairs())
         with pytest.raises(SystemFailed), store.change():
             pass
         store.close()
