@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fields of the kernel's structures, by type and in their order: `_fields_ = u32("size", "flags") + u64("iova")`."""
+
+import ctypes
+
+Fields = tuple[tuple[str, type["ctypes._CDataType"]], ...]
+
+
+def u8(*names: str) -> Fields:
+    """Fields of one byte."""
+    return tuple((name, ctypes.c_uint8) for name in names)
+
+
+def u16(*names: str) -> Fields:
+    """Fields of two bytes."""
+    return tuple((name, ctypes.c_uint16) for name in names)
+
+
+def u32(*names: str) -> Fields:
+    """Fields of four bytes."""
+    return tuple((name, ctypes.c_uint32) for name in names)
+
+
+def u64(*names: str) -> Fields:
+    """Fields of eight bytes, which lie at multiples of eight."""
+    return tuple((name, ctypes.c_uint64) for name in names)
+
+
+def s32(*names: str) -> Fields:
+    """Fields of four bytes with a sign: file descriptors."""
+    return tuple((name, ctypes.c_int32) for name in names)
+
+
+def array(name: str, element: type["ctypes._CDataType"], length: int) -> Fields:
+    """One field of `length` elements; none of them for what follows the structure."""
+    return ((name, element * length),)

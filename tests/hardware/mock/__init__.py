@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests on a kernel with the mock driver of iommufd (CONFIG_IOMMUFD_TEST)."""
