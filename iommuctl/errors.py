@@ -312,6 +312,10 @@ class KernelRefused(IommuError):
     id = "kernel-refused"
     exit = 5
 
+    def __init__(self, what: str, *, errno: int = 0, because: str = "", hint: str = "") -> None:
+        super().__init__(what, because=because, hint=hint)
+        self.errno = errno
+
 
 class GroupNotViable(IommuError):
     """Devices of the same IOMMU group are held by other drivers; the message names them."""

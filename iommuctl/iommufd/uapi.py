@@ -180,11 +180,11 @@ class _hw_info_type(Union):
 class iommu_hw_info(Structure):
     """IOMMU_GET_HW_INFO: `data_len` comes back as the length that the kernel has."""
 
-    _anonymous_ = ("data_type",)
+    _anonymous_ = ("_type",)
     _fields_ = (
         u32("size", "flags", "dev_id", "data_len")
         + u64("data_uptr")
-        + (("data_type", _hw_info_type),)
+        + (("_type", _hw_info_type),)
         + u8("out_max_pasid_log2")
         + array("__reserved", c_uint8, 3)
         + u64("out_capabilities")
