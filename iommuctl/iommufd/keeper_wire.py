@@ -3,10 +3,11 @@
 
 Each request has one answer. Requests are `{"ask": "hello" | "put" | "get" | "drop" | "list" | "stop", …}`; what each of
 them takes and brings stands at its method in keeper_service.py. What cannot be done is answered with
-`{"error": what, "because": why, "id": error id}`. Only light modules of the standard library are imported, as the keeper
-stays in memory for weeks.
+`{"error": what, "id": error id}`. Only light modules of the standard library are imported, as the keeper stays in
+memory for weeks.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -27,6 +28,8 @@ MOST_DESCRIPTORS = 64
 """Of a packet; the kernel's own limit is 253."""
 MOST_NAME = 255
 """Characters of a name: systemd's limit for the names of descriptors (FDNAME_MAX)."""
+RUNS_ALREADY = 3
+"""Exit code of a keeper that found another one at work for its folder."""
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:._-"
 
@@ -85,10 +88,8 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]]:
 def close_all(descriptors: Sequence[int]) -> None:
     """Close descriptors that somebody passed; what their files say to it (NFS, quotas) is not our concern."""
     for descriptor in descriptors:
-        try:
+        with contextlib.suppress(OSError):
             os.close(descriptor)
-        except OSError:
-            pass
 
 
 def open_folder(folder: "str | Path") -> int:
