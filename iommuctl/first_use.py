@@ -39,6 +39,14 @@ def set_up(session: "Session", transaction: Transaction, request: SetupRequest, 
     transaction.set_meta("architecture", manager.hook.iommuctl_setup(context=transaction, request=request))
 
 
+def is_real(backend: str) -> bool:
+    """Whether a backend is usable here, and its machine is there before it is used: it has no RAM of its own."""
+    from iommuctl.plugins import load_backend
+
+    manager = load_backend(backend)
+    return availability(manager).available and manager.hook.iommuctl_plan_memory(request=SetupRequest()) is None
+
+
 @contextlib.contextmanager
 def trial(backend: str | None) -> Iterator["Operation"]:
     """An operation in a new folder that is thrown away; without a backend's name in one that chooses for itself."""

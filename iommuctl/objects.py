@@ -68,13 +68,13 @@ class Objects(Labels):
 
     def devices(self) -> list[Device]:
         """All devices, ordered by RID."""
-        with self._read() as operation:
+        with self._looking() as operation:
             found: list[Device] = operation.call("devices", rid=None) if operation.transaction.meta("backend") else []
             return found
 
     def device(self, rid: Rid | str) -> Device:
         """Raises NoSuchDevice."""
-        with self._read() as operation:
+        with self._looking() as operation:
             return operation.device(rid)
 
     def memory_create(self, name: str, size: int, *, source: MemorySource = NEW_MEMORY) -> Memory:

@@ -182,6 +182,28 @@ class Session:
         with trial(self._wanted) as operation:
             return list(operation.call("units"))
 
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Operation]:
+        """An operation that reads; before the first use, on the machine that the folder would have if that is real."""
+        with self._read() as operation:
+            used = self._shared or self._open or operation.transaction.meta("backend")
+            name = None if used else self._would_be()
+            if name is None:
+                yield operation
+                return
+        from iommuctl.first_use import trial
+
+        with trial(name) as operation:
+            yield operation
+
+    def _would_be(self) -> str | None:
+        """The backend that a new folder would have, if its machine is there already, as hardware is."""
+        from iommuctl.first_use import is_real
+        from iommuctl.plugins import first_usable
+
+        name = self._wanted or first_usable()
+        return name if is_real(name) else None
+
     def unit(self, name: str) -> IommuUnit:
         """The IOMMU unit of that name. Raises NoSuchUnit."""
         for unit in self.units():

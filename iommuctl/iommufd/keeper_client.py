@@ -22,7 +22,7 @@ from iommuctl.iommufd import keeper_wire as wire
 IDLE_SECONDS = 60
 """After which a keeper that was started on demand ends, if it holds nothing and nobody is connected."""
 
-_START_SECONDS = 5.0
+_START_SECONDS = 30.0
 _CLOSE_SECONDS = 60.0
 """For an answer. Closing an iommufd with much memory mapped takes the kernel seconds, and the keeper with it."""
 _ERRORS: dict[str, type[IommuError]] = {one.id: one for one in (NoRoom, PermissionRefused, Usage)}
@@ -88,7 +88,7 @@ class Keeper:
         """Connect, or start a keeper in the background first: it outlives this process, and the shell.
 
         Makes the folder (0700) where there is none. Raises PermissionRefused as `connect` does, SystemFailed with the
-        keeper's own last words when it does not come up within 5 seconds.
+        keeper's own last words when it does not come up within 30 seconds.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

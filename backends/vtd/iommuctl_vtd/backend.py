@@ -1,16 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """The backend for real VT-d hardware, through iommufd. It says why it cannot work where it cannot."""
 
-from iommuctl.hookspecs import API_VERSION, Availability, hookimpl
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from iommuctl.hookspecs import API_VERSION, Availability, HardwareContext, MapRequest, hookimpl
+from iommuctl.kernel.hooks import HardwareBackend
+
+if TYPE_CHECKING:
+    from iommuctl.model import IommuUnit
+    from iommuctl_vtd.hardware import Vtd
 
 
-@hookimpl
-def iommuctl_probe() -> Availability:
-    import os
+class VtdBackend(HardwareBackend):
+    """The entry point `iommuctl.backends: vtd`."""
 
-    because = (
-        "this version of iommuctl does not drive hardware yet"
-        if os.path.exists("/dev/iommu")
-        else "there is no /dev/iommu: the kernel has no iommufd, or its module is not loaded"
-    )
-    return Availability("vtd", False, because, "vtd", API_VERSION)
+    architecture = "vtd"
+
+    @cached_property
+    def vendor(self) -> "Vtd":
+        from iommuctl.iommufd.sysfs import Sysfs
+        from iommuctl_vtd.hardware import Vtd
+
+        return Vtd(Sysfs())
+
+    @hookimpl
+    def iommuctl_probe(self) -> Availability:
+        because = _why_not()
+        return Availability("vtd", not because, because, "vtd", API_VERSION)
+
+    @hookimpl
+    def iommuctl_units(self) -> "list[IommuUnit]":
+        return self.vendor.units()
+
+    @hookimpl
+    def iommuctl_map(self, context: HardwareContext, request: MapRequest) -> bool:
+        if request.domain.nest_parent and "w" not in request.mapping.prot:
+            from iommuctl.errors import Unsupported
+
+            raise Unsupported(
+                f"{request.domain.name} cannot have a mapping that is {request.mapping.prot}",
+                because="Linux maps nothing read-only into a nest parent: an erratum of VT-d units lets nested requests"
+                " write there (772415)",
+                hint="map it rw, or into a domain that is no nest parent",
+            )
+        return super().iommuctl_map(context, request)
+
+
+BACKEND = VtdBackend()
+
+
+def _why_not() -> str:
+    if not os.path.exists("/dev/iommu"):
+        return "there is no /dev/iommu: the kernel has no iommufd, or its module is not loaded"
+    try:
+        units = os.listdir("/sys/class/iommu")
+    except OSError:
+        units = []
+    if not any(os.path.isdir(f"/sys/class/iommu/{unit}/intel-iommu") for unit in units):
+        return "there is no VT-d unit in /sys/class/iommu: the machine has none, or intel_iommu=on is missing"
+    if not os.access("/dev/iommu", os.R_OK | os.W_OK):
+        return "this user may not open /dev/iommu: run as root, or have udev give a group access"
+    return ""

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is VT-d's own on real hardware: capabilities by its registers, first stages as payloads, invalidations."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+
+from iommuctl.capabilities import Capabilities
+from iommuctl.errors import Unsupported
+from iommuctl.formats.memory import PAGE
+from iommuctl.formats.radix import Format
+from iommuctl.iommufd.sysfs import Sysfs, Unit
+from iommuctl.kernel.machine import Machine
+from iommuctl.kernel.vendor import Entry, Payload
+from iommuctl.kernel.vfio_devices import VfioDevices
+from iommuctl.model import Binding, Domain, IommuUnit
+from iommuctl_vtd import uapi
+from iommuctl_vtd.capability import INTERRUPT_RANGE, Capability, capability
+from iommuctl_vtd.registers import ECAP
+
+KIND = "intel-iommu"
+"""What the kernel's driver calls its units in /sys/class/iommu."""
+_HAW = 52
+"""No register tells how many bits host addresses have; named memory has none that could be too wide."""
+_APERTURES = (32, 39, 48, 57)
+_LEVELS = {48: 4, 57: 5}
+
+
+class VtdFormats:
+    """The formats of domains and page tables, by what all units can do."""
+
+    def __init__(self, units: Sequence[Capability]) -> None:
+        self._units = units
+
+    def stage1_format(self, name: str) -> Format:
+        for levels in self.levels:
+            fmt = self._units[0].first_stage(levels)
+            if fmt.name == name:
+                return fmt
+        raise Unsupported(f"no page tables of format {name}", because="not every unit here walks them")
+
+    def domain_format(self, domain: Domain) -> Format:
+        """A nest parent is a second stage; else Linux prefers a first stage where the unit has it."""
+        unit = self._units[0]
+        if domain.nest_parent or not (unit.has("SMTS") and unit.has("FSTS")):
+            return unit.second_stage(max(unit.widths))
+        return unit.first_stage(4)
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """The levels of first stages that all units walk."""
+        return tuple(levels for levels in (4, 5) if all(levels in unit.first_stage_levels for unit in self._units))
+
+
+class Vtd:
+    """VT-d as a `Vendor` of iommuctl.kernel."""
+
+    name = "vtd"
+    invalidation_type = uapi.IOMMU_HWPT_INVALIDATE_DATA_VTD_S1
+    parents_take_pasids = True
+
+    def __init__(self, sysfs: Sysfs) -> None:
+        self._sysfs = sysfs
+
+    @cached_property
+    def _found(self) -> list[Unit]:
+        return [unit for unit in self._sysfs.units() if unit.kind == KIND]
+
+    @cached_property
+    def _units(self) -> list[Capability]:
+        registers = [registers_of(unit) for unit in self._found]
+        return [capability(each.get("CAP", 0), each.get("ECAP", 0), _HAW) for each in registers]
+
+    def units(self) -> list[IommuUnit]:
+        """The units that the kernel's driver has announced, with the registers that it shows."""
+        return [IommuUnit(unit.name, "vtd", registers_of(unit)) for unit in self._found]
+
+    def devices(self, machine: Machine) -> VfioDevices:
+        return VfioDevices(machine, KIND, self._sysfs)
+
+    def formats(self) -> VtdFormats:
+        return VtdFormats(self._units)
+
+    def capabilities(self) -> Capabilities:
+        units = self._units
+        scalable = _all(units, "SMTS", "SSTS")
+        nests = scalable and _all(units, "NEST")
+        widest = min((unit.mgaw for unit in units), default=48)
+        formats = VtdFormats(units)
+        return Capabilities(
+            nesting="slot" if nests else "none",
+            dirty_tracking=scalable and _all(units, "SSADS", "SMPWCS"),
+            widths=(*(width for width in _APERTURES if width < widest), widest),
+            page_sizes=tuple(sorted(set[int].intersection(*(set(unit.page_sizes) for unit in units)))),
+            reserved=(INTERRUPT_RANGE,),
+            pasid_bits=min((ECAP.PSS.get(unit.ecap) + 1 for unit in units), default=0)
+            if scalable and _all(units, "PASID")
+            else 0,
+            pgtable_formats=tuple(units[0].first_stage(levels).name for levels in formats.levels) if nests else (),
+        )
+
+    def payload(self, binding: Binding) -> Payload:
+        fmt = VtdFormats(self._units).stage1_format(binding.format)
+        width = next(width for width, levels in _LEVELS.items() if levels == fmt.levels)
+        # As the simulator's driver: requests with privilege are possible, and respect pages that are read-only.
+        flags = uapi.IOMMU_VTD_S1_SRE | uapi.IOMMU_VTD_S1_WPE if _all(self._units, "SRS") else 0
+        data = uapi.iommu_hwpt_vtd_s1(flags=flags, pgtbl_addr=binding.root, addr_width=width)
+        return Payload(uapi.IOMMU_HWPT_DATA_VTD_S1, bytes(data))
+
+    def invalidations(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:
+        """One request: the kernel rounds a range to the aligned block that covers it, and tells the device TLB."""
+        if span is None:
+            address, pages = 0, 2**64 - 1
+        else:
+            address = span[0] & -PAGE
+            pages = (span[1] - address) // PAGE + 1
+        fields = {"addr": address, "npages": pages, "flags": uapi.IOMMU_VTD_INV_FLAGS_LEAF if leaf else 0}
+        raw = bytes(uapi.iommu_hwpt_vtd_s1_invalidate(**fields))
+        return [Entry("vtd.hwpt-vtd-s1-invalidate", raw, fields)]
+
+
+def registers_of(unit: Unit) -> dict[str, int]:
+    """The registers that sysfs shows of a unit, as far as they are numbers."""
+    found = {}
+    for name in ("CAP", "ECAP"):
+        with suppress(KeyError, ValueError):
+            found[name] = int(unit.attributes[name.lower()], 16)
+    return found
+
+
+def _all(units: Sequence[Capability], *names: str) -> bool:
+    return bool(units) and all(unit.has(name) for unit in units for name in names)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a backend of real hardware: which object of the iommufd is which of ours."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from iommuctl.hookspecs import Rows
+from iommuctl.model import Domain, Memory, Rid, Slot
+
+
+class Records:
+    """The rows of one backend. What rows name exists in the kernel, unless all of it is lost.
+
+    A domain's record: `ioas`, `hwpts` {unit and whether it takes PASIDs: id}, `dirty` (it can track) and `tracking` (it
+    does). A slot's: `pt`, the HWPT that is attached, and `nested`, whether it was made for this slot. A device's is for
+    `Devices` to say; `name` is the backend's.
+    """
+
+    def __init__(self, rows: Rows, name: str) -> None:
+        self._rows = rows
+        self._name = name
+
+    # The keeper
+
+    @property
+    def boot(self) -> str | None:
+        """The boot id of the keeper that held our objects when they were made."""
+        boot: str | None = self._rows.get(f"{self._name}.kernel", "boot")
+        return boot
+
+    @boot.setter
+    def boot(self, boot: str) -> None:
+        self._rows.put(f"{self._name}.kernel", "boot", boot)
+
+    # Domains
+
+    def domain(self, domain: Domain) -> dict[str, Any]:
+        found: dict[str, Any] = self._rows.get(f"{self._name}.domain", str(domain.id))
+        return found
+
+    def put_domain(self, domain: Domain, record: dict[str, Any] | None) -> None:
+        self._put("domain", str(domain.id), record)
+
+    # Slots
+
+    def slot(self, slot: Slot) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self._rows.get(f"{self._name}.slot", str(slot))
+        return found
+
+    def put_slot(self, slot: Slot, record: dict[str, Any] | None) -> None:
+        self._put("slot", str(slot), record)
+
+    # Devices
+
+    def device(self, rid: Rid) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self._rows.get(f"{self._name}.device", str(rid))
+        return found
+
+    def put_device(self, rid: Rid, record: dict[str, Any] | None) -> None:
+        self._put("device", str(rid), record)
+
+    def devices(self) -> Iterator[tuple[Rid, dict[str, Any]]]:
+        for key, record in self._rows.scan(f"{self._name}.device"):
+            yield Rid.parse(key), record
+
+    # Named memory: by name, as mappings have it
+
+    def memory(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self._rows.get(f"{self._name}.memory", name)
+        return found
+
+    def put_memory(self, memory: Memory, record: dict[str, Any] | None) -> None:
+        self._put("memory", memory.name, record)
+
+    def kept_memories(self) -> set[str]:
+        """The names under which the keeper holds them."""
+        return {record["kept"] for _, record in self._rows.scan(f"{self._name}.memory")}
+
+    # All of them
+
+    def object_ids(self) -> set[int]:
+        """The objects of the iommufd that rows of domains and slots name."""
+        found = {record["pt"] for _, record in self._rows.scan(f"{self._name}.slot")}
+        for _, record in self._rows.scan(f"{self._name}.domain"):
+            found |= {record["ioas"], *record["hwpts"].values()}
+        return found
+
+    def _put(self, kind: str, key: str, record: dict[str, Any] | None) -> None:
+        if record is None:
+            self._rows.delete(f"{self._name}.{kind}", key)
+        else:
+            self._rows.put(f"{self._name}.{kind}", key, record)
