@@ -24,6 +24,7 @@ CFGI_STE: Sent = (SID | 0x03, 1)
 CFGI_BUS: Sent = (0x04, 7)
 CFGI_ALL: Sent = (0x04, 31)
 NSNH_ALL: Sent = (0x30, 0)
+EL2_ALL: Sent = (0x20, 0)
 
 
 def cfgi_cd(pasid: int, *, leaf: bool = True) -> Sent:
@@ -64,7 +65,7 @@ def ste(rid: Rid, machine: Driven) -> dict[str, int]:
 def test_start() -> None:
     machine = Driven()
     read = machine.unit.read_register
-    assert machine.sent() == [CFGI_ALL, "sync", NSNH_ALL, "sync"]
+    assert machine.sent() == [CFGI_ALL, "sync", EL2_ALL, NSNH_ALL, "sync"]
     assert (read("CR0"), read("CR1"), read("CR2")) == (0x1F, 0xD75, 0x6)
     assert (read("STRTAB_BASE") >> 62, read("STRTAB_BASE") & 0x7FF) == (1, 0)
     assert read("STRTAB_BASE_CFG") == 0x10210
@@ -94,6 +95,11 @@ def test_start_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     names += " EVENTQ_BASE EVENTQ_PROD EVENTQ_CONS CR0 PRIQ_BASE PRIQ_PROD PRIQ_CONS CR0 CR0 CR0"
     assert [name for name, _ in written] == names.split()
     assert [value for name, value in written if name == "CR0"] == [0, 0x8, 0xC, 0xE, 0x1E, 0x1F]
+
+
+def test_start_without_el2() -> None:
+    machine = Driven(**without("IDR0", "Hyp"))
+    assert machine.sent() == [CFGI_ALL, "sync", NSNH_ALL, "sync"]
 
 
 def test_start_without_ats_and_pri() -> None:
@@ -142,7 +148,7 @@ def test_linear_stream_tables(bits: int) -> None:
     machine = Driven(**without("IDR0", "ST_LEVEL"), **without("IDR1", SIDSIZE=bits))
     assert machine.unit.read_register("STRTAB_BASE_CFG") == bits
     slot = Slot(machine.device(A))
-    assert machine.sent()[4:] == [CFGI_STE, "sync"]
+    assert machine.sent()[5:] == [CFGI_STE, "sync"]
     domain = machine.domain()
     machine.map(domain, DATA, 0x7000)
     machine.attach(domain, slot)

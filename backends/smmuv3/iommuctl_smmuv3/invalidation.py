@@ -12,6 +12,7 @@ from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.rules import Scope
 from iommuctl_smmuv3.tags import NO_STAGE_2, Tag
 from iommuctl_smmuv3.tlb_commands import (
+    TlbiEl2All,
     TlbiNhAll,
     TlbiNhAsid,
     TlbiNhVa,
@@ -67,6 +68,9 @@ def commands(scope: Scope, target: Target, features: Features) -> Iterator[int]:
         case Scope.ALL_SUBSTREAMS:
             yield CfgiCdAll.encode(StreamID=stream)
         case Scope.EVERY_TRANSLATION:
+            # What software had the unit before may have used StreamWorlds of EL2, which the other command leaves.
+            if features.hyp:
+                yield TlbiEl2All.encode()
             yield TlbiNsnhAll.encode()
         case Scope.VMID:
             yield TlbiS12Vmall.encode(VMID=vmid)
