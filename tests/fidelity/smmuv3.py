@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 
 from iommuctl.formats.bits import Layout
-from iommuctl_smmuv3.refused import F_STE_FETCH, F_TRANSL_FORBIDDEN, SILENT
+from iommuctl_smmuv3.refused import F_STE_FETCH, F_TLB_CONFLICT, F_TRANSL_FORBIDDEN, SILENT
 from iommuctl_smmuv3.refused import REASONS as EVENTS
 from tests.differential.smmuv3.covered import COVERED
 from tests.differential.smmuv3.deviations import DEVIATIONS
@@ -101,6 +101,11 @@ SUBJECTS: tuple[Subject, ...] = (
         "a unit may forget more, so that each side is held to what must be gone; Leaf, TTL and TG are not seen",
     ),
     Subject(
+        "several entries of the TLB for one address, nT",
+        {VECTORS: f"{_UNIT}/test_tlb_conflicts.py"},
+        "QEMU's unit has BBML = 2",
+    ),
+    Subject(
         "caches of STEs and CDs",
         {VECTORS: f"{_UNIT}/test_config_caches.py"},
         "in comparisons with QEMU, structures change with commands that make all caches forget them",
@@ -144,8 +149,11 @@ def structures_of_linux() -> frozenset[str]:
 
 
 def codes_with_vectors() -> frozenset[int]:
-    """The events that hand-written entries lead to; two need requests of their own (test_faults.py, test_ats.py)."""
+    """The events that hand-written entries lead to.
+
+    Some need requests of their own: test_faults.py, test_ats.py, test_tlb_conflicts.py.
+    """
     records = [case.record for table in (CASES, UPDATES, ORDER) for case in table.values() if case.record]
-    return frozenset({F_STE_FETCH, F_TRANSL_FORBIDDEN}) | frozenset(
+    return frozenset({F_STE_FETCH, F_TRANSL_FORBIDDEN, F_TLB_CONFLICT}) | frozenset(
         record[0] & 0xFF for record in (*records, *(record for *_, record in CONFIGURATION.values()))
     )

@@ -18,7 +18,7 @@ def test_qemu() -> None:
     expected: dict[str, Any] = {
         "s1p": True, "aarch64": True, "asid16": True, "vmid16": True, "ttendian": 2, "stall_model": 1,
         "term_model": True, "two_level": True, "sid_bits": 16, "cmdq_bits": 19, "eventq_bits": 19, "had": True,
-        "ril": True, "oas": 44, "granules": (1 << 12, 1 << 14, 1 << 16),
+        "ril": True, "bbml": 2, "oas": 44, "granules": (1 << 12, 1 << 14, 1 << 16),
     }  # fmt: skip
     assert unit == NOTHING._replace(**expected)
     assert unit.ias == 44
@@ -74,6 +74,7 @@ def test_flags(register: str, field: Field, name: str) -> None:
         ("IDR0", IDR0.TTENDIAN, 3, {"ttendian": 3}),
         ("IDR0", IDR0.STALL_MODEL, 2, {"stall_model": 2}),
         ("IDR0", IDR0.ST_LEVEL, 1, {"two_level": True}),
+        ("IDR3", IDR3.BBML, 1, {"bbml": 1}),
         ("IDR1", IDR1.SIDSIZE, 32, {"sid_bits": 32}),
         ("IDR1", IDR1.SSIDSIZE, 20, {"ssid_bits": 20}),
         ("IDR1", IDR1.CMDQS, 19, {"cmdq_bits": 19}),

@@ -10,12 +10,13 @@ from iommuctl.model import Slot
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change, Scope
 from iommuctl_smmuv3.structures import STRUCTURES
 from tests.smmuv3.driven import Driven, Sent
+from tests.smmuv3.machine import Machine
 from tests.smmuv3.test_driver import CFGI_BUS, CFGI_STE, SID, A, cfgi_cd, nh_all, nh_asid, s12_vmall
 
 DATA = 0x4000_0000
 
 
-def stale(machine: Driven, slot: Slot, iova: int) -> list[Stale]:
+def stale(machine: Driven | Machine, slot: Slot, iova: int) -> list[Stale]:
     """What a request rests on that is no longer so: as the simulator's sanitizer finds it."""
     answer = machine.unit.request(slot, iova, "r", privileged=False)
     now = {

@@ -72,6 +72,8 @@ class Features(NamedTuple):
     stt: bool
     ril: bool
     """Ranges in TLB invalidations."""
+    bbml: int
+    """How the size of live translations may change: 0 by break-before-make, 1 with nT as well, 2 at will."""
     dpt: bool
     s2pi: bool
     s2po: bool
@@ -88,6 +90,11 @@ class Features(NamedTuple):
     def ias(self) -> int:
         """Width of intermediate physical addresses in bits: IHI0070 G.b section 3.4."""
         return max(40 if self.aarch32 else 0, self.oas if self.aarch64 else 0)
+
+    @property
+    def resolves_conflicts(self) -> bool:
+        """Whether the TLB, where it has several translations of an address, takes one of them."""
+        return self.bbml >= 2
 
     def reads_tables(self, big_endian: int) -> bool:
         """Whether walks can read tables of that byte order."""
@@ -136,6 +143,7 @@ class Features(NamedTuple):
             fwb=bool(IDR3.FWB.get(idr3)),
             stt=bool(IDR3.STT.get(idr3)),
             ril=bool(IDR3.RIL.get(idr3)),
+            bbml=IDR3.BBML.get(idr3),
             dpt=bool(IDR3.DPT.get(idr3)),
             s2pi=bool(IDR3.S2PI.get(idr3)),
             s2po=bool(IDR3.S2PO.get(idr3)),

@@ -10,6 +10,7 @@ SILENT = 0
 C_BAD_STREAMID, F_STE_FETCH, C_BAD_STE, F_BAD_ATS_TREQ, F_STREAM_DISABLED, F_TRANSL_FORBIDDEN = range(2, 8)
 C_BAD_SUBSTREAMID, F_CD_FETCH, C_BAD_CD, F_WALK_EABT = range(8, 12)
 F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION = range(0x10, 0x14)
+F_TLB_CONFLICT = 0x20
 
 
 class Reason(NamedTuple):
@@ -35,6 +36,7 @@ REASONS: Mapping[int, Reason] = MappingProxyType({
     F_ADDR_SIZE: Reason("F_ADDR_SIZE", "an address is wider than the size of output addresses"),
     F_ACCESS: Reason("F_ACCESS", "the accessed flag of the page is not set"),
     F_PERMISSION: Reason("F_PERMISSION", "the page does not allow the access"),
+    F_TLB_CONFLICT: Reason("F_TLB_CONFLICT", "the TLB has several translations of the address"),
 })  # fmt: skip
 
 

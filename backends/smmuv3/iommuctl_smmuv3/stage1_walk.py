@@ -10,13 +10,21 @@ from iommuctl_smmuv3.cd_rules import TG1_GRANULES, StreamWorld
 from iommuctl_smmuv3.events import CLASS_IN, CLASS_TT
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.permissions import ALL, Hierarchy
-from iommuctl_smmuv3.refused import F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, Refused
+from iommuctl_smmuv3.refused import (
+    F_ACCESS,
+    F_ADDR_SIZE,
+    F_PERMISSION,
+    F_TLB_CONFLICT,
+    F_TRANSLATION,
+    F_WALK_EABT,
+    Refused,
+)
 from iommuctl_smmuv3.stage1 import Stage1Descriptor, Stage1Descriptor64K, Stage1DescriptorDs, Stage1Format
 from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs
 from iommuctl_smmuv3.stage2_geometry import GRANULES
 from iommuctl_smmuv3.stage2_walk import Access, Mapped, Stage2
 from iommuctl_smmuv3.tlb import EL2, EL2_E2H, GLOBAL, VA, Page, Tag
-from iommuctl_smmuv3.visits import Unreadable, Visits, run_order
+from iommuctl_smmuv3.visits import Conflict, Unreadable, Visits, has_nt, run_order
 
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
@@ -57,8 +65,11 @@ class Stage1:
         """Where an address goes, through stage 2 where there is one. Raises Refused."""
         half = iova >> 55 & 1 if self._world is not StreamWorld.NS_EL2 else 0
         address = self._canonical(iova, half)
-        tlb = self._visits.caches and self._visits.caches.tlb
-        if tlb and (page := tlb.find(self.tag, address)) and self._serves(page, need):
+        try:
+            page = self._visits.cached_page(self.tag, address, LAYOUTS, resolves=self._features.resolves_conflicts)
+        except Conflict:
+            raise Refused(F_TLB_CONFLICT, fields={"S2": 0, "CLASS": CLASS_IN}) from None
+        if page and self._serves(page, need):
             self._visits.page_from_cache(self.tag, page, LAYOUTS)
             return Mapped(page.pa | address & (1 << page.order) - 1, page, True)
         start = len(self._visits.trace)
@@ -119,7 +130,8 @@ class Stage1:
         if update or clears:
             self._update(visit.address, self._visits.trace[-1].address, update, clears)
         order, run = visit.size.bit_length() - 1, run_order(fmt, visit)
-        page = Page(entry.address, order, run, rights, ALL, level, fmt.shift(1), order, dirty, False, [])
+        nt = has_nt(visit, self._features.bbml)
+        page = Page(entry.address, order, run, rights, ALL, level, fmt.shift(1), order, dirty, False, [], nt)
         return (self._through(stage2, page, address, need) if stage2 else page), raw
 
     def _through(self, stage2: Stage2, page: Page, address: int, need: int) -> Page:
@@ -128,8 +140,8 @@ class Stage1:
         end = stage2.translate(ipa, Access(need, CLASS_IN))
         order = min(page.order, end.page.order)
         pa = end.pa >> order << order
-        run, dirty = min(page.run, end.page.run), page.dirty and end.page.dirty
-        return page._replace(pa=pa, order=order, run=run, stage2=end.page.stage2, dirty=dirty)
+        run, dirty, nt = min(page.run, end.page.run), page.dirty and end.page.dirty, page.nt or end.page.nt
+        return page._replace(pa=pa, order=order, run=run, stage2=end.page.stage2, dirty=dirty, nt=nt)
 
     def _update(self, descriptor: int, place: int, sets: int, clears: int) -> None:
         if self._stage2:

@@ -9,12 +9,20 @@ from iommuctl_smmuv3 import permissions
 from iommuctl_smmuv3.events import CLASS_IN
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.permissions import ALL
-from iommuctl_smmuv3.refused import F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, Refused
+from iommuctl_smmuv3.refused import (
+    F_ACCESS,
+    F_ADDR_SIZE,
+    F_PERMISSION,
+    F_TLB_CONFLICT,
+    F_TRANSLATION,
+    F_WALK_EABT,
+    Refused,
+)
 from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs, Stage2Format
 from iommuctl_smmuv3.stage2_geometry import GRANULES, start_level
 from iommuctl_smmuv3.ste import Ste
 from iommuctl_smmuv3.tlb import GLOBAL, IPA, Page, Tag
-from iommuctl_smmuv3.visits import Unreadable, Visits, run_order
+from iommuctl_smmuv3.visits import Conflict, Unreadable, Visits, has_nt, run_order
 
 _LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout for layout in (Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs)
@@ -64,8 +72,11 @@ class Stage2:
 
     def translate(self, ipa: int, access: Access) -> Mapped:
         """Where an intermediate physical address goes. Raises Refused."""
-        tlb = self._visits.caches and self._visits.caches.tlb
-        if tlb and (page := tlb.find(self.tag, ipa)) and self._serves(page, access):
+        try:
+            page = self._visits.cached_page(self.tag, ipa, _LAYOUTS, resolves=self._features.resolves_conflicts)
+        except Conflict:
+            raise Refused(F_TLB_CONFLICT, fields=_told(ipa, access)) from None
+        if page and self._serves(page, access):
             self._visits.page_from_cache(self.tag, page, _LAYOUTS)
             return Mapped(page.pa | ipa & (1 << page.order) - 1, page, True)
         start = len(self._visits.trace)
@@ -107,7 +118,8 @@ class Stage2:
             self._update(self._visits.trace[-1].address, sets, access)
         order, run = visit.size.bit_length() - 1, run_order(fmt, visit)
         level = fmt.numbered(visit.level)
-        return Page(visit.entry.address, order, run, ALL, rights, level, fmt.shift(1), order, dirty, device, [])
+        nt = has_nt(visit, self._features.bbml)
+        return Page(visit.entry.address, order, run, ALL, rights, level, fmt.shift(1), order, dirty, device, [], nt)
 
     def _update(self, address: int, sets: int, access: Access) -> None:
         try:
@@ -133,11 +145,16 @@ class Stage2:
         return bool(Ste.S2HA.get(self._ste) and Ste.S2HD.get(self._ste) and Stage2Descriptor.DBM.get(raw))
 
     def _fault(self, event: int, ipa: int, access: Access, because: str) -> Refused:
-        fields = {"S2": 1, "CLASS": access.kind, "IPA": ipa & -4096 & (1 << 56) - 1}
+        fields = _told(ipa, access)
         if event == F_PERMISSION and access.table_read is not None:
             fields["TTRnW"] = access.table_read
         stalls = bool(Ste.S2S.get(self._ste))
         return Refused(event, because, fields, recorded=stalls or bool(Ste.S2R.get(self._ste)), stalls=stalls)
+
+
+def _told(ipa: int, access: Access) -> dict[str, int]:
+    """The fields of a record about an intermediate physical address."""
+    return {"S2": 1, "CLASS": access.kind, "IPA": ipa & -4096 & (1 << 56) - 1}
 
 
 def _aborted(error: Unreadable, access: Access) -> Refused:

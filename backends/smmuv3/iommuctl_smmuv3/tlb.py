@@ -2,7 +2,8 @@
 """The TLB: pages and descriptors of tables, by stream world, VMID, ASID and address. IHI0070 G.b sections 3.17 and 4.4.
 
 It never evicts, so that what it still holds depends on the commands alone; and a command takes away no more than what
-the architecture promises: one with a granule entries of that granule, one with a level entries of that level.
+the architecture promises: one with a granule entries of that granule, one with a level entries of that level. So there
+may be several entries for one address, where software changed tables otherwise than section 3.21.1 allows.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,13 +14,13 @@ from iommuctl.model import MAX_ADDRESS, Step
 
 PAGES = "smmuv3.tlb"
 TABLES = "smmuv3.walk-cache"
+SIZES = "smmuv3.tlb-sizes"
+"""By world and VMID, where an address can be found: pairs of whether entries are global and log2 of their size."""
 
 VA, IPA, EL2, EL2_E2H = 0, 1, 2, 3
 """Worlds: virtual and intermediate physical addresses of NS-EL1, virtual ones of EL2 without and with ASIDs."""
 GLOBAL = -1
 """The ASID of what belongs to all of them, or of a world without."""
-_ORDERS = (12, 14, 16, 21, 25, 29, 30, 36, 39, 42)
-"""log2 of the sizes of all pages and blocks."""
 
 
 class Tag(NamedTuple):
@@ -32,9 +33,14 @@ class Tag(NamedTuple):
     """CD.ASET, which keeps global entries apart, but from no command."""
 
     @property
+    def space(self) -> str:
+        """The beginning of the keys of all entries of its VMID."""
+        return f"{self.world}.{self.vmid:04x}."
+
+    @property
     def owner(self) -> str:
         """The beginning of the keys of its entries. Global ones come before all others."""
-        return f"{self.world}.{self.vmid:04x}.{f'---{self.aset}' if self.asid == GLOBAL else f'{self.asid:04x}'}."
+        return f"{self.space}{f'---{self.aset}' if self.asid == GLOBAL else f'{self.asid:04x}'}."
 
     def for_all(self, aset: int) -> "Tag":
         """That of what is global in the same world."""
@@ -61,6 +67,8 @@ class Page(NamedTuple):
     device: bool
     made_of: list[tuple[str, int, int, int]]
     """Structure, address, contents, stage."""
+    nt: bool = False
+    """It is of a block with nT, where that keeps it out of the TLB: BBML 1."""
 
 
 class Table(NamedTuple):
@@ -108,15 +116,19 @@ class Tlb:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def find(self, tag: Tag, iova: int) -> Page | None:
-        """The page of an address, of the ASID or a global one."""
-        for owner in dict.fromkeys((tag.owner, tag.for_all(tag.aset).owner)):
-            for order in _ORDERS:
-                if found := self._rows.get(PAGES, _key(owner, iova >> order << order, order)):
-                    return Page(*found)
-        return None
+    def find(self, tag: Tag, iova: int) -> list[Page]:
+        """The pages of an address: of the ASID, the smallest first, then those that are global."""
+        found = []
+        for shared, order in self._rows.get(SIZES, tag.space) or ():
+            owner = tag.for_all(tag.aset).owner if shared else tag.owner
+            if page := self._rows.get(PAGES, _key(owner, iova >> order << order, order)):
+                found.append(Page(*page))
+        return found
 
     def fill(self, tag: Tag, iova: int, page: Page) -> None:
+        sizes, own = self._rows.get(SIZES, tag.space) or [], [tag.asid == GLOBAL, page.order]
+        if own not in sizes:
+            self._rows.put(SIZES, tag.space, sorted([*sizes, own]))
         self._rows.put(PAGES, _key(tag.owner, iova >> page.order << page.order, page.order), page)
 
     def find_table(self, tag: Tag, level: int, iova: int) -> Table | None:
@@ -129,9 +141,13 @@ class Tlb:
 
     def drop_world(self, world: int) -> None:
         self._drop(f"{world}.", f"{world}.~")
+        for key, _ in self._rows.scan(SIZES, f"{world}.", f"{world}.~"):
+            self._rows.delete(SIZES, key)
 
     def drop_vmid(self, world: int, vmid: int) -> None:
-        self._drop(f"{world}.{vmid:04x}.", f"{world}.{vmid:04x}.~")
+        space = Tag(world, vmid, GLOBAL).space
+        self._drop(space, f"{space}~")
+        self._rows.delete(SIZES, space)
 
     def drop_asid(self, tag: Tag) -> None:
         """What is not global, of an ASID."""
@@ -140,7 +156,7 @@ class Tlb:
     def drop_block(self, tag: Tag, block: Block) -> None:
         """Addresses of an ASID, with what is global there; of all ASIDs where the tag's is GLOBAL."""
         if tag.asid == GLOBAL:
-            self._drop(f"{tag.world}.{tag.vmid:04x}.", f"{tag.world}.{tag.vmid:04x}.~", block)
+            self._drop(tag.space, f"{tag.space}~", block)
         else:
             for owner in (tag.owner, tag.for_all(0).owner, tag.for_all(1).owner):
                 self._drop(owner, f"{owner}~", block)

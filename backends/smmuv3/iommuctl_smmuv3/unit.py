@@ -15,7 +15,16 @@ from iommuctl_smmuv3.config_cache import CDS, L1CDS, L1STDS, STES, ConfigCache
 from iommuctl_smmuv3.event_queue import EventQueue
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.queue_registers import CmdqCons
-from iommuctl_smmuv3.refused import F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN, F_TRANSLATION, REASONS, Refused
+from iommuctl_smmuv3.refused import (
+    F_ACCESS,
+    F_ADDR_SIZE,
+    F_BAD_ATS_TREQ,
+    F_PERMISSION,
+    F_TRANSL_FORBIDDEN,
+    F_TRANSLATION,
+    REASONS,
+    Refused,
+)
 from iommuctl_smmuv3.register_bank import RegisterBank, power_on
 from iommuctl_smmuv3.registers import CR0, CR2, Gbpa, Gerror
 from iommuctl_smmuv3.stage2_walk import Mapped
@@ -37,6 +46,8 @@ _GUARDS: Mapping[str, int] = {
     "PRIQ_PROD": CR0.PRIQEN.mask,
 }
 """Registers that cannot be written while that bit of CR0 is set: IHI0070 G.b section 6.3."""
+_OF_PAGES = (F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION)
+"""Faults that a translation request is told of by the rights that it is granted."""
 _WRITABLE = ("CR1", "CR2", "GBPA", "IRQ_CTRL", "CMDQ_PROD", "EVENTQ_CONS", "PRIQ_CONS", "GERRORN", "CR0", *_GUARDS)
 
 
@@ -172,7 +183,7 @@ class Unit:
         if kind == "untranslated" or refused.event in (F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN):
             return True
         wanted = self.features.ats_records and CR2.REC_CFG_ATS.get(self.read_register("CR2"))
-        return bool(wanted) and refused.event < F_TRANSLATION
+        return bool(wanted) and refused.event not in _OF_PAGES
 
     def _fault(self, slot: Slot, iova: int, access: Access, walk: Walk, refused: Refused) -> Translation:
         name = REASONS[refused.event].name

@@ -14,6 +14,8 @@ from iommuctl.model import Step
 from iommuctl_smmuv3.config_cache import Cached, ConfigCache
 from iommuctl_smmuv3.tlb import Page, Table, Tag, Tlb, steps_of
 
+_NT = 1 << 16
+
 
 class Caches(NamedTuple):
     """The caches of one unit."""
@@ -28,6 +30,10 @@ class Unreadable(Exception):
     def __init__(self, address: int) -> None:
         super().__init__(address)
         self.address = address
+
+
+class Conflict(Exception):
+    """The TLB has several translations of an address."""
 
 
 class Visits:
@@ -59,6 +65,15 @@ class Visits:
         self.recalled.append(Recalled(cache, tag, (step,)))
         return found.raw
 
+    def cached_page(self, tag: Tag, address: int, layouts: dict[str, type[Layout]], *, resolves: bool) -> Page | None:
+        """The translation that the TLB has; where it has several, one of them if it `resolves`. Raises Conflict."""
+        found = self.caches.tlb.find(tag, address) if self.caches else []
+        if len(found) > 1 and not resolves:
+            for page in found:
+                self.page_from_cache(tag, page, layouts)
+            raise Conflict
+        return found[0] if found else None
+
     def page_from_cache(self, tag: Tag, page: Page, layouts: dict[str, type[Layout]]) -> None:
         """Take a translation that the TLB has."""
         steps = tuple(steps_of(page, layouts))
@@ -76,6 +91,8 @@ class Visits:
 
     def keep(self, tag: Tag, address: int, page: Page, start: int) -> None:
         """Have a translation kept, if the request goes well. Its descriptors are in the trace from `start` on."""
+        if page.nt:
+            return
         made_of = [(step.structure, step.address, step.raw[0], step.stage) for step in self.trace[start:]]
         self._pages.append((tag, address, page._replace(made_of=made_of)))
 
@@ -133,6 +150,11 @@ def run_order(fmt: Format, visit: Visit) -> int:
     """log2 of the size of a page, or of the contiguous run that its descriptor says that it is a part of."""
     count = fmt.contiguous(visit.level) if visit.raw & fmt.hint else 1
     return (visit.size * count).bit_length() - 1
+
+
+def has_nt(visit: Visit, bbml: int) -> bool:
+    """Whether a block says that what comes of it must not conflict with other entries: IHI0070 G.b 3.21.1.2."""
+    return bbml == 1 and visit.level > 1 and bool(visit.raw & _NT)
 
 
 class _Descriptors:
