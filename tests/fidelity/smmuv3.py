@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 
 from iommuctl.formats.bits import Layout
-from iommuctl_smmuv3.refused import F_STE_FETCH, F_TLB_CONFLICT, F_TRANSL_FORBIDDEN, SILENT
+from iommuctl_smmuv3.refused import F_CFG_CONFLICT, F_STE_FETCH, F_TLB_CONFLICT, F_TRANSL_FORBIDDEN, SILENT
 from iommuctl_smmuv3.refused import REASONS as EVENTS
 from tests.differential.smmuv3.covered import COVERED
 from tests.differential.smmuv3.deviations import DEVIATIONS
@@ -110,6 +110,7 @@ SUBJECTS: tuple[Subject, ...] = (
         {VECTORS: f"{_UNIT}/test_config_caches.py"},
         "in comparisons with QEMU, structures change with commands that make all caches forget them",
     ),
+    Subject("spans of STEs, by CONT", {VECTORS: f"{_UNIT}/test_ste_conflicts.py"}, "QEMU takes CONT for a hint alone"),
     Subject(
         "the cache of table descriptors",
         {VECTORS: f"{_UNIT}/test_translation_caches.py"},
@@ -151,9 +152,9 @@ def structures_of_linux() -> frozenset[str]:
 def codes_with_vectors() -> frozenset[int]:
     """The events that hand-written entries lead to.
 
-    Some need requests of their own: test_faults.py, test_ats.py, test_tlb_conflicts.py.
+    Some need requests of their own: test_faults.py, test_ats.py, test_tlb_conflicts.py, test_ste_conflicts.py.
     """
     records = [case.record for table in (CASES, UPDATES, ORDER) for case in table.values() if case.record]
-    return frozenset({F_STE_FETCH, F_TRANSL_FORBIDDEN, F_TLB_CONFLICT}) | frozenset(
+    return frozenset({F_STE_FETCH, F_TRANSL_FORBIDDEN, F_TLB_CONFLICT, F_CFG_CONFLICT}) | frozenset(
         record[0] & 0xFF for record in (*records, *(record for *_, record in CONFIGURATION.values()))
     )

@@ -44,7 +44,7 @@ def test_a_refused_request_leaves_nothing_behind(name: str) -> None:
 
 def test_every_event_has_a_case() -> None:
     """But for those of stream tables that have two levels, of translated requests, and of what caches hold."""
-    elsewhere = {"F_STE_FETCH", "F_TRANSL_FORBIDDEN", "F_TLB_CONFLICT"}
+    elsewhere = {"F_STE_FETCH", "F_TRANSL_FORBIDDEN", "F_TLB_CONFLICT", "F_CFG_CONFLICT"}
     assert {case.name for case in CASES.values()} == {reason.name for reason in REASONS.values()} - elsewhere
 
 

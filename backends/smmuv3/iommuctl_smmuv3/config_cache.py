@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from iommuctl.hookspecs import Rows
+from iommuctl_smmuv3.ste import Ste
 
 L1STDS = "smmuv3.l1std-cache"
 STES = "smmuv3.ste-cache"
@@ -38,6 +39,17 @@ class ConfigCache:
     def find(self, kind: str, stream: int, substream: int = 0) -> Cached | None:
         found: Any = self._rows.get(kind, _key(stream, substream))
         return Cached(*found) if found else None
+
+    def conflicting(self, stream: int, ste: int) -> Cached | None:
+        """An STE of the span that an STE tells which differs in more than the span: IHI0070 G.b section 3.20.2."""
+        if not (order := Ste.CONT.get(ste)):
+            return None
+        first, told = stream >> order << order, Ste.told(ste) & ~Ste.CONT.mask
+        for _, value in self._rows.scan(STES, _key(first, 0), _key(first + (1 << order) - 1, 0)):
+            found = Cached(*value)
+            if Ste.told(found.raw) & ~Ste.CONT.mask != told:
+                return found
+        return None
 
     def fill(self, kind: str, entry: Cached, stream: int, substream: int = 0) -> None:
         self._rows.put(kind, _key(stream, substream), entry)

@@ -7,7 +7,7 @@ The table of rules says what each change requires; which change it was is told b
 from collections.abc import Sequence
 
 from iommuctl.architecture import Stale
-from iommuctl.model import Slot, Step
+from iommuctl.model import Rid, Slot, Step
 from iommuctl_smmuv3.cd import Cd, L1Cd
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.invalidation import Span, Target, commands
@@ -33,21 +33,29 @@ def missing(slot: Slot, stale: Sequence[Stale], features: Features, *, stage_2_a
 
     `stage_2_alone` says that the slot's addresses are intermediate ones; otherwise nobody knows these any more.
     """
-    spans: dict[tuple[Scope, Tag], Span | None] = {}
+    spans: dict[tuple[Scope, Slot, Tag], Span | None] = {}
     for entry in _on_the_way(stale):
         for needed, tag, span in _needed(entry):
             scope = Scope.VMID if needed is Scope.IPAS and not stage_2_alone else needed
-            known = spans.get((scope, tag), span)
-            spans[scope, tag] = _joined(known, span)
-    scopes = {scope for scope, _ in spans}
+            key = scope, _owner(entry, slot), tag
+            spans[key] = _joined(spans.get(key, span), span)
+    scopes = {key[0] for key in spans}
     if scopes & {Scope.STREAM, Scope.BUS}:
         # CDs are forgotten with the STE.
         spans = {key: span for key, span in spans.items() if key[0].cache != "cd"}
     if Scope.BUS in scopes:
         spans = {key: span for key, span in spans.items() if key[0] is not Scope.STREAM}
     ordered = sorted(spans.items(), key=lambda item: _ORDER.index(item[0][0]))
-    targets = ((scope, Target(slot, tag, span)) for (scope, tag), span in ordered)
+    targets = ((scope, Target(owner, tag, span)) for (scope, owner, tag), span in ordered)
     return list(dict.fromkeys(raw for scope, target in targets for raw in commands(scope, target, features)))
+
+
+def _owner(entry: Stale, slot: Slot) -> Slot:
+    """Whose entry it is: an STE that conflicts with the slot's is of another stream."""
+    if entry.cache != "ste" or entry.tag[0] == slot.rid.source_id:
+        return slot
+    stream = entry.tag[0]
+    return Slot(Rid(slot.rid.segment, stream >> 8, stream >> 3 & 0x1F, stream & 7))
 
 
 def _on_the_way(stale: Sequence[Stale]) -> list[Stale]:

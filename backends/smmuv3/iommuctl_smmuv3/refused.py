@@ -10,7 +10,7 @@ SILENT = 0
 C_BAD_STREAMID, F_STE_FETCH, C_BAD_STE, F_BAD_ATS_TREQ, F_STREAM_DISABLED, F_TRANSL_FORBIDDEN = range(2, 8)
 C_BAD_SUBSTREAMID, F_CD_FETCH, C_BAD_CD, F_WALK_EABT = range(8, 12)
 F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION = range(0x10, 0x14)
-F_TLB_CONFLICT = 0x20
+F_TLB_CONFLICT, F_CFG_CONFLICT = 0x20, 0x21
 
 
 class Reason(NamedTuple):
@@ -37,6 +37,7 @@ REASONS: Mapping[int, Reason] = MappingProxyType({
     F_ACCESS: Reason("F_ACCESS", "the accessed flag of the page is not set"),
     F_PERMISSION: Reason("F_PERMISSION", "the page does not allow the access"),
     F_TLB_CONFLICT: Reason("F_TLB_CONFLICT", "the TLB has several translations of the address"),
+    F_CFG_CONFLICT: Reason("F_CFG_CONFLICT", "the STE is not the same as others of the span that STE.CONT tells"),
 })  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 
 from iommuctl_smmuv3.config_cache import L1STDS, STES, Cached
 from iommuctl_smmuv3.features import Features
-from iommuctl_smmuv3.refused import C_BAD_STE, C_BAD_STREAMID, F_STE_FETCH, Refused
+from iommuctl_smmuv3.refused import C_BAD_STE, C_BAD_STREAMID, F_CFG_CONFLICT, F_STE_FETCH, Refused
 from iommuctl_smmuv3.registers import TWO_LEVEL, StrtabBase, StrtabBaseCfg
 from iommuctl_smmuv3.ste import Ste, illegal
 from iommuctl_smmuv3.stream_table import MAX_SPAN, L1Std, array_size
@@ -37,6 +37,9 @@ class StreamTable:
             address = self._l2_address(visits, stream) if self._two_level else self._base + _STE_SIZE * stream
             ste = _fetched(visits, Ste, address)
             if config:
+                if conflicting := config.conflicting(stream, ste):
+                    visits.from_cache(Ste, conflicting, "ste", conflicting.first)
+                    raise Refused(F_CFG_CONFLICT)
                 config.fill(STES, Cached(address, ste, stream, stream), stream)
         if because := illegal(ste, self._features):
             raise Refused(C_BAD_STE, because)
