@@ -17,7 +17,7 @@ from iommuctl.model import DmaResult
 EXAMPLES = """
 # a machine with 4 GiB of RAM at 0, its tables in the last 64 MiB
 iommuctl sim init --arch vtd --ram 0+4G --tables 0xfc000000+64M
-# an SMMUv3; options are idr0, idr1, idr3 and idr5, its identification registers
+# an SMMUv3; options are idr0, idr1, idr3, idr5 and mpamidr, its identification registers
 iommuctl sim init --arch smmuv3
 # a unit of VT-d in legacy mode; other options are haw, cap and ecap
 iommuctl sim init --option mode=legacy

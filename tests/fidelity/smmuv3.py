@@ -131,7 +131,12 @@ SUBJECTS: tuple[Subject, ...] = (
         "memory types, shareability, allocation hints", {}, "the simulated memory has none; the fields are decoded only"
     ),
     Subject(
-        "secure streams, MPAM, RME, device permission tables, command queues of guests",
+        "partitions (MPAM): when the VMS is fetched",
+        {VECTORS: f"{_UNIT}/test_vms.py"},
+        "the simulated memory has no partitions; PARTIDs are decoded only. QEMU's unit has no MPAM",
+    ),
+    Subject(
+        "secure streams, RME, device permission tables, command queues of guests",
         {},
         "the simulated unit has none of them",
     ),

@@ -3,6 +3,7 @@
 
 from typing import NamedTuple
 
+from iommuctl_smmuv3.register_bank import DEFAULTS
 from tests.smmuv3.handmade import (
     ABSENT,
     BASE,
@@ -25,6 +26,7 @@ from tests.smmuv3.handmade import (
     PRIV,
     RO,
     RW,
+    STE_BOTH,
     THROUGH,
     TWO,
     UNUSED,
@@ -60,6 +62,7 @@ class Case(NamedTuple):
     changes: dict[int, int]
     cr2: int = 0
     read_only: tuple[int, int] = (0, 0)
+    options: dict[str, int] = {}  # noqa: RUF012 - of a NamedTuple
 
 
 def with_bits(address: int, sets: int, clears: int = 0) -> dict[int, int]:
@@ -68,6 +71,10 @@ def with_bits(address: int, sets: int, clears: int = 0) -> dict[int, int]:
 
 
 AT = RW + 0x123
+MPAM = {"idr3": DEFAULTS["IDR3"] | 1 << 7, "mpamidr": 63}
+"""A unit with virtual machine structures."""
+NO_VMS = with_bits(ste(BOTH) + 8, 1 << 26) | {ste(BOTH) + 40: NOWHERE >> 12 << 12}
+"""S1MPAM, and VMSPtr."""
 CASES: dict[str, Case] = {
     # Configuration.
     "beyond the table": Case("C_BAD_STREAMID", None, Ask(slot(32)), {}),
@@ -220,6 +227,12 @@ CASES: dict[str, Case] = {
     "nested, stage 2 read-only": Case(
         "F_PERMISSION", (0x0A_0000_0013, S2_WRITE, AT, 0x31000), N_WRITE, {L3 + RW4: 0x31F47}
     ),
+    # The virtual machine structure.
+    "no VMS": Case("F_VMS_FETCH", (0x0A_0000_0025, 0, 0, NOWHERE), N_READ, NO_VMS, options=MPAM),
+    "no VMS, with PASID": Case("F_VMS_FETCH", (0x0A_0000_5825, 0, 0, NOWHERE), Ask(BOTH_5), NO_VMS, options=MPAM),
+    "VMS beyond the unit": Case(
+        "C_BAD_STE", (0x0A_0000_0004, 0, 0, 0), N_READ, NO_VMS | {ste(BOTH) + 40: 1 << 48}, options=MPAM
+    ),
     # EL2.
     "EL2 has no upper half": Case(
         "F_TRANSLATION", (0x0D_0000_0010, S1_READ, (1 << 64) - 1, 0), Ask(HYP, (1 << 64) - 1), {}
@@ -273,6 +286,8 @@ UPDATES: dict[str, Case] = {
 S2_AWAY = {I3 + 8 * 3: 0}
 ORDER: dict[str, Case] = {
     "C_BAD_STE, C_BAD_SUBSTREAMID": Case("C_BAD_STE", None, Ask(slot(9, 5)), {ste(TWO): 0xC}),
+    "C_BAD_STE, VMS": Case("C_BAD_STE", None, N_READ, NO_VMS | {ste(BOTH): STE_BOTH[0] & ~1}, options=MPAM),
+    "VMS, C_BAD_SUBSTREAMID": Case("F_VMS_FETCH", None, Ask(slot(10, 8)), NO_VMS, options=MPAM),
     "C_BAD_SUBSTREAMID, CD fetch": Case("C_BAD_SUBSTREAMID", None, Ask(slot(10, 8)), S2_AWAY),
     "F_STREAM_DISABLED, CD fetch": Case("F_STREAM_DISABLED", None, N_READ, S2_AWAY | with_bits(ste(BOTH) + 8, 0, 2)),
     "stage 2 of the CD, C_BAD_CD": Case("F_TRANSLATION", None, N_READ, S2_AWAY | {CD_0: 0}),
@@ -296,6 +311,6 @@ ORDER: dict[str, Case] = {
 
 
 def machine_of(case: Case) -> Machine:
-    machine = handmade(case.changes, cr2=case.cr2)
+    machine = handmade(case.changes, cr2=case.cr2, **case.options)
     machine.memory.read_only = case.read_only
     return machine

@@ -34,7 +34,7 @@ class Machine:
     """A hookspecs.Context with a unit in it."""
 
     def __init__(self, memory: SparseMemory, **options: int) -> None:
-        """Options of the unit: idr0, idr1, idr3, idr5."""
+        """Options of the unit: idr0, idr1, idr3, idr5, mpamidr."""
         self.memory = memory
         self.rows = DictRows()
         self.commands: list[Command] = []

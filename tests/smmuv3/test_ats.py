@@ -4,7 +4,7 @@
 import pytest
 
 from iommuctl.model import Access, Slot
-from tests.smmuv3.fault_cases import AT, CASES, UPDATES, machine_of, with_bits
+from tests.smmuv3.fault_cases import AT, CASES, MPAM, NO_VMS, UPDATES, machine_of, with_bits
 from tests.smmuv3.handmade import (
     ABORTED,
     ABSENT,
@@ -97,6 +97,7 @@ def test_faults_are_answered_and_not_recorded(where: Slot, iova: int, access: Ac
 
 
 CONFIGURATION: dict[str, tuple[Slot, dict[int, int], str, Words]] = {
+    "VMS": (BOTH, NO_VMS, "F_VMS_FETCH", (0x0A_0000_0025, 0, 0, NOWHERE)),
     "stream": (slot(32), {}, "C_BAD_STREAMID", (0x20_0000_0002, 0, 0, 0)),
     "STE": (UNUSED, {}, "C_BAD_STE", (0x0E_0000_0004, 0, 0, 0)),
     "substream": (slot(8, 8), {}, "C_BAD_SUBSTREAMID", (0x08_0000_8008, 0, 0, 0)),
@@ -123,7 +124,7 @@ def test_configuration_errors_are_recorded_if_wanted(name: str) -> None:
         (able, RECINVSID, False),
         (unable, REC_CFG_ATS | RECINVSID, False),
     ):
-        machine = handmade(changes, cr2=cr2, idr0=idr0)
+        machine = handmade(changes, cr2=cr2, idr0=idr0, **MPAM)
         assert told(machine, where, AT) == event
         assert machine.records() == ([record] if recorded else [])
 

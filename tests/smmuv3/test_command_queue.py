@@ -122,6 +122,18 @@ def test_what_the_unit_lacks(command: Words, idr0: dict[str, int]) -> None:
     assert handmade().send(command) == 0
 
 
+@pytest.mark.parametrize(
+    ("idr0", "mpam", "partid_max", "error"),
+    [({}, 1, 63, 0), ({}, 0, 0, ILL), ({}, 1, 0, ILL), ({"S2P": 0}, 1, 63, ILL)],
+)
+def test_invalidations_of_partid_maps(idr0: dict[str, int], mpam: int, partid_max: int, error: int) -> None:
+    """CMD_CFGI_VMS_PIDM is for units with virtual machine structures: IHI0070 G.b section 4.3.5."""
+    machine = handmade(idr0=idr0_with(**idr0), idr3=DEFAULTS["IDR3"] | mpam << 7, mpamidr=partid_max)
+    assert machine.send((0x2B << 32 | 0x07,)) == error
+    if not error:
+        assert machine.send((0x2B << 32 | SSEC | 0x07,)) == ILL
+
+
 @pytest.mark.parametrize("opcode", [0x44, 0x45])
 def test_answers_to_stalls_that_there_cannot_be(opcode: int) -> None:
     assert handmade().send((opcode,)) == ILL

@@ -46,7 +46,6 @@ FLAGS: list[tuple[str, Field, str]] = [
     ("IDR1", IDR1.ATTR_PERMS_OVR, "attr_perms_ovr"),
     ("IDR3", IDR3.HAD, "had"),
     ("IDR3", IDR3.XNX, "xnx"),
-    ("IDR3", IDR3.MPAM, "mpam"),
     ("IDR3", IDR3.FWB, "fwb"),
     ("IDR3", IDR3.STT, "stt"),
     ("IDR3", IDR3.RIL, "ril"),
@@ -118,3 +117,13 @@ def test_byte_orders(ttendian: int, orders: list[bool]) -> None:
 )
 def test_output_bits(*, oas: int, ds: bool, size: int, granule: int, entry_ds: int, bits: int) -> None:
     assert FEATURES._replace(oas=oas, ds=ds).output_bits(size, granule, entry_ds) == bits
+
+
+@pytest.mark.parametrize("lacks", [None, "S1P", "S2P", "MPAM", "PARTID_MAX"])
+def test_virtual_machine_structures(lacks: str | None) -> None:
+    """IHI0070 G.b section 5.6.1: with both stages, and more than one partition."""
+    bits = {"S1P": ("IDR0", 1 << 1), "S2P": ("IDR0", 1 << 0), "MPAM": ("IDR3", 1 << 7), "PARTID_MAX": ("MPAMIDR", 1)}
+    registers = dict.fromkeys(("IDR0", "IDR3"), 0) | {"MPAMIDR": 0xFF_0000}
+    for name, (register, bit) in bits.items():
+        registers[register] |= bit if name != lacks else 0
+    assert Features.of(registers).vms == (lacks is None)

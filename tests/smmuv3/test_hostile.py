@@ -34,7 +34,7 @@ SEEDS = st.integers(0, 1 << 32)
 PAGES = 16
 UNITS: list[dict[str, int]] = [
     {},
-    {"idr0": idr0_with(STALL_MODEL=0, TERM_MODEL=0, VMW=1, ATSRECERR=1), "idr3": 0xE14, "idr5": 0x4F6},
+    {"idr0": idr0_with(STALL_MODEL=0, TERM_MODEL=0, VMW=1, ATSRECERR=1), "idr3": 0xE94, "idr5": 0x4F6, "mpamidr": 63},
     {"idr0": idr0_with(S2P=0, HTTU=0, STALL_MODEL=2), "idr3": 0, "idr5": 0x70},
     {"idr0": idr0_with(S1P=0, MSI=0, ATS=0, CD2L=0, ST_LEVEL=0)},
 ]

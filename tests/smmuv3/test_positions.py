@@ -43,6 +43,7 @@ POSITIONS: dict[str, str] = {
     "cfgi-ste-range": "Opcode 7:0 SSec 10 StreamID 63:32 Range 68:64",
     "cfgi-cd": "Opcode 7:0 SSec 10 SubstreamID 31:12 StreamID 63:32 Leaf 64",
     "cfgi-cd-all": "Opcode 7:0 SSec 10 StreamID 63:32",
+    "cfgi-vms-pidm": "Opcode 7:0 SSec 10 VMID 47:32",
     "tlbi-nh-all": "Opcode 7:0 VMID 47:32",
     "tlbi-nh-asid": "Opcode 7:0 VMID 47:32 ASID 63:48",
     "tlbi-nh-va": f"Opcode 7:0 VMID 47:32 ASID 63:48 {_RANGE} Addr 127:76",
@@ -95,6 +96,7 @@ POSITIONS: dict[str, str] = {
     "iidr": "Implementer 11:0 Revision 15:12 Variant 19:16 ProductID 31:20",
     "aidr": "ArchMinorRev 3:0 ArchMajorRev 7:4",
     "idr6": "LOG2NUMQ 19:16 LOG2NUMP 27:24",
+    "mpamidr": "PARTID_MAX 15:0 PMG_MAX 23:16",
     "cr0": "SMMUEN 0 PRIQEN 1 EVENTQEN 2 CMDQEN 3 ATSCHK 4 VMW 8:6 DPT_WALK_EN 10",
     "cr1": "QUEUE_IC 1:0 QUEUE_OC 3:2 QUEUE_SH 5:4 TABLE_IC 7:6 TABLE_OC 9:8 TABLE_SH 11:10",
     "cr2": "E2H 0 RECINVSID 1 PTM 2 REC_CFG_ATS 3",
@@ -151,7 +153,8 @@ def test_every_structure_is_here() -> None:
 # The numbers of commands and records, from the tables of sections 4.1 and 7.3.
 NUMBERS = {
     "prefetch-config": 0x01, "prefetch-addr": 0x02, "cfgi-ste": 0x03, "cfgi-ste-range": 0x04, "cfgi-cd": 0x05,
-    "cfgi-cd-all": 0x06, "tlbi-nh-all": 0x10, "tlbi-nh-asid": 0x11, "tlbi-nh-va": 0x12, "tlbi-nh-vaa": 0x13,
+    "cfgi-cd-all": 0x06, "cfgi-vms-pidm": 0x07,
+    "tlbi-nh-all": 0x10, "tlbi-nh-asid": 0x11, "tlbi-nh-va": 0x12, "tlbi-nh-vaa": 0x13,
     "tlbi-el2-all": 0x20, "tlbi-el2-asid": 0x21, "tlbi-el2-va": 0x22, "tlbi-el2-vaa": 0x23, "tlbi-s12-vmall": 0x28,
     "tlbi-s2-ipa": 0x2A, "tlbi-nsnh-all": 0x30, "atc-inv": 0x40, "pri-resp": 0x41, "resume": 0x44, "stall-term": 0x45,
     "sync": 0x46,

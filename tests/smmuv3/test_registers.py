@@ -5,7 +5,7 @@ import pytest
 
 from iommuctl.formats.bits import Layout
 from iommuctl_smmuv3 import queue_registers as queues
-from iommuctl_smmuv3.id_registers import AIDR, IDR0, IDR2, IDR3, IDR5, IDR6, IIDR
+from iommuctl_smmuv3.id_registers import AIDR, IDR0, IDR2, IDR3, IDR5, IDR6, IIDR, MPAMIDR
 from iommuctl_smmuv3.registers import CR0, CR2, Gbpa, Gerror, IrqCtrl, Statusr, StrtabBaseCfg
 from iommuctl_smmuv3.structures import STRUCTURES, register_layout
 
@@ -24,6 +24,7 @@ REGISTERS: list[tuple[type[Layout], dict[str, int], int]] = [
     (IDR3, {"FWB": 1, "STT": 1}, 0x300),
     (IDR5, {"OAS": 6, "VAX": 1, "DS": 1, "STALL_MAX": 0xABCD}, 0xABCD0486),
     (IDR6, {"LOG2NUMP": 8, "LOG2NUMQ": 4}, 0x08040000),
+    (MPAMIDR, {"PARTID_MAX": 0x3F, "PMG_MAX": 3}, 0x0003003F),
     (IIDR, {"ProductID": 0x487, "Variant": 1, "Revision": 2, "Implementer": 0x43B}, 0x4871243B),
     (AIDR, {"ArchMinorRev": 2}, 0x2),
     (queues.CmdqProd, {"WR": 0xFFFFF}, 0xFFFFF),

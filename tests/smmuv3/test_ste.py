@@ -146,8 +146,8 @@ RULES: list[tuple[Fields, Fields, dict[str, Any], dict[str, Any], str]] = [
     (
         BOTH | {"S1MPAM": 1, "VMSPtr": 1 << 52},
         {},
-        {"mpam": False},
-        {"mpam": True},
+        {"vms": False},
+        {"vms": True},
         "VMSPtr has more than 52 bits",
     ),
 ]  # fmt: skip

@@ -47,6 +47,7 @@ def test_options() -> None:
         ({"idr0": "abc"}, "option idr0=abc is not a number"),
         ({"idr0": str(1 << 32)}, "option idr0=4294967296 is out of range"),
         ({"idr0": "-1"}, "option idr0=-1 is out of range"),
+        ({"mpamidr": "0xff"}, "option mpamidr=0xff cannot be simulated"),
     ],
 )
 def test_options_that_there_are_not(options: dict[str, str], what: str) -> None:
@@ -62,7 +63,7 @@ CLAIMS = [
     *(("idr0", idr0_with(TTENDIAN=value), "TTENDIAN") for value in (0, 3)),
     *(
         ("idr3", DEFAULTS["IDR3"] | IDR3.field(name).mask, name)
-        for name in ("MPAM", "E0PD", "DPT", "PASIDTT", "EPAN", "S1PI", "S2PI", "S2PO", "THE")
+        for name in ("E0PD", "DPT", "PASIDTT", "EPAN", "S1PI", "S2PI", "S2PO", "THE")
     ),
     ("idr5", DEFAULTS["IDR5"] | IDR5.D128.mask, "D128"),
     *(("idr5", DEFAULTS["IDR5"] | value << 10, "VAX") for value in (2, 3)),
@@ -74,6 +75,18 @@ def test_what_is_not_simulated_cannot_be_claimed(option: str, value: int, field:
     with pytest.raises(Usage) as error:
         fresh(**{option: value})
     assert f"{field} is " in (error.value.because or "")
+
+
+def test_partitions() -> None:
+    """A unit with MPAM has the register that tells how many; others have none."""
+    idr3 = DEFAULTS["IDR3"] | IDR3.MPAM.mask
+    assert fresh(idr3=idr3).get("MPAMIDR") == 0
+    machine = fresh(idr3=idr3, mpamidr=0x0003_003F)
+    assert machine.get("MPAMIDR") == 0x0003_003F
+    with pytest.raises(Unsupported, match="register MPAMIDR cannot be written"):
+        machine.unit.write_register("MPAMIDR", 0)
+    with pytest.raises(Unsupported, match="the unit has no register MPAMIDR"):
+        fresh().get("MPAMIDR")
 
 
 @pytest.mark.parametrize("missing", ["ATS", "S1P", "S2P"])

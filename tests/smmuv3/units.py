@@ -18,6 +18,7 @@ RICH = {
         HAD=1, PBHA=1, XNX=1, PPS=1, MPAM=1, FWB=1, STT=1, RIL=1, BBML=2, E0PD=1, DPT=1, S1PI=1, S2PI=1, S2PO=1
     ),
     "IDR5": IDR5.encode(OAS=6, GRAN4K=1, GRAN16K=1, GRAN64K=1, DS=1, VAX=1),
+    "MPAMIDR": 0xFF,
 }  # fmt: skip
 """One that has all that a rule is about, and leaves every choice to software."""
 FEATURES = Features.of(RICH)

@@ -10,7 +10,7 @@ from iommuctl.formats.memory import Memory
 from iommuctl.model import MAX_ADDRESS
 from iommuctl_smmuv3 import tlb_commands as tlbi
 from iommuctl_smmuv3.commands import COMMANDS, WHOLE_ADDRESS_SPACE, AtcInv, PriResp, Resume, StallTerm, Sync
-from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiCd, CfgiCdAll, CfgiSte, CfgiSteRange
+from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiCd, CfgiCdAll, CfgiSte, CfgiSteRange, CfgiVmsPidm
 from iommuctl_smmuv3.event_queue import EventQueue
 from iommuctl_smmuv3.features import TERMINATE_ONLY, Features
 from iommuctl_smmuv3.positions import Ring
@@ -88,7 +88,7 @@ class CommandQueue:
         layout = COMMANDS.get(raw & 0xFF)
         if layout is None or not self._is_there(raw & 0xFF) or (raw & _SSEC and hasattr(layout, "SSec")):
             raise CommandError(CERROR_ILL)
-        # Reserved bits are ignored, and prefetches are hints.
+        # Reserved bits are ignored, prefetches are hints, and no map of partitions is kept.
         if carry_out := self._COMMANDS.get(raw & 0xFF):
             carry_out(self, raw)
 
@@ -103,7 +103,12 @@ class CommandQueue:
             return features.hyp
         if opcode in (Resume.Opcode.value, StallTerm.Opcode.value):
             return features.stall_model != TERMINATE_ONLY
-        return {AtcInv.Opcode.value: features.ats, PriResp.Opcode.value: features.pri}.get(opcode, True)
+        others = {
+            AtcInv.Opcode.value: features.ats,
+            PriResp.Opcode.value: features.pri,
+            CfgiVmsPidm.Opcode.value: features.vms,
+        }
+        return others.get(opcode, True)
 
     # Structures
 

@@ -116,6 +116,7 @@ COMMANDS: Mapping[int, type[Layout]] = MappingProxyType({
         configuration.CfgiSteRange,
         configuration.CfgiCd,
         configuration.CfgiCdAll,
+        configuration.CfgiVmsPidm,
         tlb.TlbiNhAll,
         tlb.TlbiNhAsid,
         tlb.TlbiNhVa,

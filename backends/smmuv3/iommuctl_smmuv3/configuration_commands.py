@@ -88,3 +88,15 @@ class CfgiCdAll(Layout, bits=128, name="smmuv3.cfgi-cd-all"):
     SSec = Fixed(10, 10, 0)
     StreamID = Bits(63, 32)
     """Whose CDs are meant."""
+
+
+class CfgiVmsPidm(Layout, bits=128, name="smmuv3.cfgi-vms-pidm"):
+    """CMD_CFGI_VMS_PIDM: IHI0070 G.b section 4.3. Forget the map of partitions of a virtual machine.
+
+    That VMID stands where CMD_TLBI_* have it is inferred.
+    """
+
+    Opcode = Fixed(7, 0, 0x07)
+    SSec = Fixed(10, 10, 0)
+    VMID = Bits(47, 32)
+    """Whose map is meant."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one unit can do, out of IDR0 to IDR5. Trust these, not AIDR: parts have features of later versions early."""
+"""What one unit can do, out of IDR0 to IDR5 and MPAMIDR, not AIDR: parts have features of later versions early."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from iommuctl_smmuv3.id_registers import IDR0, IDR1, IDR3, IDR5
+from iommuctl_smmuv3.id_registers import IDR0, IDR1, IDR3, IDR5, MPAMIDR
 
 ADDRESS_BITS = (32, 36, 40, 42, 44, 48, 52, 56)
 """Widths of addresses in bits by the code that OAS, IPS and S2PS have."""
@@ -67,7 +67,8 @@ class Features(NamedTuple):
     had: bool
     xnx: bool
     """Execute-never of stage 2 has two bits."""
-    mpam: bool
+    vms: bool
+    """Virtual machine structures, which tell the partitions of guests: IHI0070 G.b section 5.6.1."""
     fwb: bool
     stt: bool
     ril: bool
@@ -107,8 +108,9 @@ class Features(NamedTuple):
 
     @classmethod
     def of(cls, registers: Mapping[str, int]) -> "Features":
-        """What the registers IDR0, IDR1, IDR3 and IDR5 say; one that is missing says nothing, as if it were 0."""
-        idr0, idr1, idr3, idr5 = (registers.get(name, 0) for name in ("IDR0", "IDR1", "IDR3", "IDR5"))
+        """What IDR0, IDR1, IDR3, IDR5 and MPAMIDR say; one that is missing says nothing, as if it were 0."""
+        names = ("IDR0", "IDR1", "IDR3", "IDR5", "MPAMIDR")
+        idr0, idr1, idr3, idr5, mpamidr = (registers.get(name, 0) for name in names)
         granules = ((IDR5.GRAN4K, 1 << 12), (IDR5.GRAN16K, 1 << 14), (IDR5.GRAN64K, 1 << 16))
         return cls(
             s1p=bool(IDR0.S1P.get(idr0)),
@@ -139,7 +141,7 @@ class Features(NamedTuple):
             attr_perms_ovr=bool(IDR1.ATTR_PERMS_OVR.get(idr1)),
             had=bool(IDR3.HAD.get(idr3)),
             xnx=bool(IDR3.XNX.get(idr3)),
-            mpam=bool(IDR3.MPAM.get(idr3)),
+            vms=all((IDR3.MPAM.get(idr3), IDR0.S1P.get(idr0), IDR0.S2P.get(idr0), MPAMIDR.PARTID_MAX.get(mpamidr))),
             fwb=bool(IDR3.FWB.get(idr3)),
             stt=bool(IDR3.STT.get(idr3)),
             ril=bool(IDR3.RIL.get(idr3)),

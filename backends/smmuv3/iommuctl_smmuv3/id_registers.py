@@ -164,6 +164,15 @@ class IDR5(Layout, bits=32, name="smmuv3.idr5"):
     checks = (named(VAX),)
 
 
+class MPAMIDR(Layout, bits=32, name="smmuv3.mpamidr"):
+    """Identification register of partitions, offset 0130: IHI0070 G.b section 6.3. Units with IDR3.MPAM have it."""
+
+    PARTID_MAX = Bits(15, 0)
+    """The largest partition of the memory system."""
+    PMG_MAX = Bits(23, 16)
+    """The largest performance monitoring group."""
+
+
 class IIDR(Layout, bits=32, name="smmuv3.iidr"):
     """Implementation identification register, offset 0018: IHI0070 G.b section 6.3."""
 

@@ -11,6 +11,7 @@ C_BAD_STREAMID, F_STE_FETCH, C_BAD_STE, F_BAD_ATS_TREQ, F_STREAM_DISABLED, F_TRA
 C_BAD_SUBSTREAMID, F_CD_FETCH, C_BAD_CD, F_WALK_EABT = range(8, 12)
 F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION = range(0x10, 0x14)
 F_TLB_CONFLICT, F_CFG_CONFLICT = 0x20, 0x21
+F_VMS_FETCH = 0x25
 
 
 class Reason(NamedTuple):
@@ -38,6 +39,7 @@ REASONS: Mapping[int, Reason] = MappingProxyType({
     F_PERMISSION: Reason("F_PERMISSION", "the page does not allow the access"),
     F_TLB_CONFLICT: Reason("F_TLB_CONFLICT", "the TLB has several translations of the address"),
     F_CFG_CONFLICT: Reason("F_CFG_CONFLICT", "the STE is not the same as others of the span that STE.CONT tells"),
+    F_VMS_FETCH: Reason("F_VMS_FETCH", "the virtual machine structure cannot be read"),
 })  # fmt: skip
 
 

@@ -30,7 +30,7 @@ _SIMULATED: Mapping[str, tuple[tuple[Field, tuple[int, ...]], ...]] = {
     "IDR3": tuple(
         (field, (0,))
         for field in (
-            IDR3.MPAM, IDR3.E0PD, IDR3.DPT, IDR3.PASIDTT, IDR3.EPAN, IDR3.S1PI, IDR3.S2PI, IDR3.S2PO, IDR3.THE,
+            IDR3.E0PD, IDR3.DPT, IDR3.PASIDTT, IDR3.EPAN, IDR3.S1PI, IDR3.S2PI, IDR3.S2PO, IDR3.THE,
         )
     ),
     "IDR5": ((IDR5.D128, (0,)), (IDR5.VAX, (0, 1))),
@@ -71,8 +71,8 @@ class RegisterBank:
 
 
 def power_on(rows: Rows, options: Mapping[str, str]) -> None:
-    """Options: `idr0`, `idr1`, `idr3` and `idr5`, the values of these registers. Raises Usage."""
-    known = {name.lower(): value for name, value in DEFAULTS.items()}
+    """Options: `idr0`, `idr1`, `idr3`, `idr5` and `mpamidr`, the values of these registers. Raises Usage."""
+    known = {name.lower(): value for name, value in DEFAULTS.items()} | {"mpamidr": 0}
     for name, text in options.items():
         if name not in known:
             raise Usage(f"no option {name!r}", hint=f"an SMMUv3 unit has {', '.join(known)}")
@@ -90,6 +90,12 @@ def power_on(rows: Rows, options: Mapping[str, str]) -> None:
                     f"option {name.lower()}={identity[name]:#x} cannot be simulated",
                     because=f"{field.name} is {value}, and what that brings is not there",
                 )
+    mpam = IDR3.MPAM.get(identity["IDR3"])
+    if identity["MPAMIDR"] and not mpam:
+        raise Usage(
+            f"option mpamidr={identity['MPAMIDR']:#x} cannot be simulated",
+            because="IDR3.MPAM is 0, without which it is 0",
+        )
     # The order is that of their offsets.
     registers = {"IDR0": identity["IDR0"], "IDR1": identity["IDR1"], "IDR3": identity["IDR3"]}
     registers |= {"IDR5": identity["IDR5"], "IIDR": 0, "AIDR": VERSION_3_2}
@@ -98,4 +104,6 @@ def power_on(rows: Rows, options: Mapping[str, str]) -> None:
     registers |= dict.fromkeys(("IRQ_CTRL", "IRQ_CTRLACK", "GERROR", "GERRORN", "STRTAB_BASE", "STRTAB_BASE_CFG"), 0)
     for queue in ("CMDQ", "EVENTQ", "PRIQ"):
         registers |= {f"{queue}_BASE": 0, f"{queue}_PROD": 0, f"{queue}_CONS": 0}
+    if mpam:
+        registers |= {"MPAMIDR": identity["MPAMIDR"]}
     rows.put(*ROW, registers)

@@ -146,7 +146,7 @@ def _overlays(ste: Any, features: Features) -> str:
 
 
 def _virtual_machine(ste: Any, features: Features) -> str:
-    counts = ste.Config == _BOTH_STAGES and features.mpam and ste.S1MPAM
+    counts = ste.Config == _BOTH_STAGES and features.vms and ste.S1MPAM
     return f"VMSPtr has more than {features.oas} bits" if counts and ste.VMSPtr >> features.oas else ""
 
 

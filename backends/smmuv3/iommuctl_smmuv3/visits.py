@@ -59,6 +59,13 @@ class Visits:
         self.note(layout, address, raw)
         return raw
 
+    def probe(self, address: int, size: int) -> None:
+        """Read what no translation is made of: it is not in the trace. Raises Unreadable."""
+        try:
+            self.memory.read(address, size)
+        except OutsideMemory:
+            raise Unreadable(address) from None
+
     def from_cache(self, layout: type[Layout], found: Cached, cache: str, *tag: int) -> int:
         """Take a structure that a cache has."""
         step = self.note(layout, found.address, found.raw)

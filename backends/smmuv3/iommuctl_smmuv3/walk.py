@@ -23,6 +23,7 @@ from iommuctl_smmuv3.refused import (
     F_BAD_ATS_TREQ,
     F_STREAM_DISABLED,
     F_TRANSL_FORBIDDEN,
+    F_VMS_FETCH,
     SILENT,
     Refused,
 )
@@ -30,6 +31,7 @@ from iommuctl_smmuv3.registers import CR0, CR2, Gbpa
 from iommuctl_smmuv3.stage1_walk import Stage1
 from iommuctl_smmuv3.stage2_walk import Access, Mapped, Stage2
 from iommuctl_smmuv3.ste import (
+    BOTH_STAGES,
     BYPASS,
     DSS_BYPASS,
     DSS_SUBSTREAM_0,
@@ -41,12 +43,14 @@ from iommuctl_smmuv3.ste import (
 )
 from iommuctl_smmuv3.stream_lookup import StreamTable
 from iommuctl_smmuv3.tlb import Page, Tag
-from iommuctl_smmuv3.visits import Caches, Visits
+from iommuctl_smmuv3.visits import Caches, Unreadable, Visits
 
 _UNPRIVILEGED, _PRIVILEGED = 2, 3
 """Values of PRIVCFG that overrule a request."""
 _DATA, _INSTRUCTION = 2, 3
 """Values of INSTCFG that overrule a request."""
+_PARTID_MAP = 64
+"""Bytes of the virtual machine structure that mean something."""
 
 
 class Request(NamedTuple):
@@ -98,6 +102,7 @@ class Walk:
         ste = self._find_ste()
         if self.request.kind == "translation":
             self._check_ats(ste)
+        self._fetch_vms(ste)
         substream = self._substream(ste)
         self._overrule(ste)
         stage2 = None
@@ -134,6 +139,15 @@ class Walk:
         if not Ste.Config.get(ste) & BYPASS:
             raise Refused(SILENT, f"STE.Config is {Ste.Config.get(ste):#05b}, abort, of which no event tells")
         return ste
+
+    def _fetch_vms(self, ste: int) -> None:
+        """The map of partitions. The memory has none, so that nothing of it is used; nor is it kept."""
+        if not (self._features.vms and Ste.Config.get(ste) == BOTH_STAGES and Ste.S1MPAM.get(ste)):
+            return
+        try:
+            self.visits.probe(Ste.VMSPtr.get(ste), _PARTID_MAP)
+        except Unreadable as error:
+            raise Refused(F_VMS_FETCH, fields={"FetchAddr": error.address}) from None
 
     def _substream(self, ste: int) -> int | None:
         """Which CD is used; None where stage 1 is not."""

@@ -35,6 +35,7 @@ _NOT_GIVEN = "the harness never writes it"
 _EVENT = "no interrupts of the unit are compared"
 _NO_WRAP = "no configuration has so many entries that a queue begins anew"
 _REQUESTS = "QEMU's unit has no page requests"
+_PARTITIONS = "QEMU's unit has IDR3.MPAM = 0"
 
 _EVENT_0 = dict.fromkeys(("SSV", "SubstreamID"), _SUBSTREAMS)
 _FETCH_0 = _EVENT_0 | {"Reason": _NOT_THERE}
@@ -80,6 +81,7 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "CfgiSteRange": {"SSec": _SSEC, "StreamID": _EVERY_STREAM, "Range": _EVERY_STREAM},
     "CfgiCd": {ALL: _NO_EFFECT},
     "CfgiCdAll": {"SSec": _SSEC, "StreamID": _NO_EFFECT},
+    "CfgiVmsPidm": {ALL: _PARTITIONS},
     "TlbiNhVa": _TLBI,
     "TlbiNhVaa": _TLBI | {"TTL": _LEVEL},
     "TlbiEl2All": {ALL: _EL2},
@@ -136,6 +138,7 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "IIDR": {ALL: _NO_CHOICE},
     "AIDR": {ALL: _NO_CHOICE},
     "IDR6": {ALL: _NO_CHOICE},
+    "MPAMIDR": {ALL: _PARTITIONS},
     "CR0": dict.fromkeys(("PRIQEN", "ATSCHK", "VMW", "DPT_WALK_EN"), _NOT_GIVEN),
     "CR1": {ALL: _MEMORY},
     "CR2": {"E2H": _NOT_GIVEN, "PTM": _NO_CHOICE, "REC_CFG_ATS": _NOT_GIVEN},
