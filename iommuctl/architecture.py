@@ -101,9 +101,19 @@ class Unit(Protocol):
         """Write as software does; a write that commands something (a queue tail, an enable) is carried out."""
 
     def request(
-        self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"
+        self,
+        slot: Slot,
+        iova: int,
+        access: Access,
+        *,
+        privileged: bool,
+        kind: RequestKind = "untranslated",
+        size: int = 1,
     ) -> Answer:
         """A device's request: looks into the caches, fills them, updates accessed and dirty bits, records faults.
+
+        It is for `size` bytes, of which the first one is translated. Devices ask for the bytes of each page of 4 KB by
+        themselves; what a unit makes of other requests is its own affair.
 
         With kind "translated", `iova` is a physical address that a translation request was answered with, and the
         answer says whether the device may use it.

@@ -3,11 +3,11 @@
 
 import pytest
 
-from iommuctl.model import Access, Fault
+from iommuctl.model import Access, Fault, Slot
 from iommuctl_smmuv3.refused import REASONS
-from tests.smmuv3.fault_cases import AT, CASES, ORDER, UPDATES, Case, machine_of
-from tests.smmuv3.handmade import ABORTED, BOTH, L3, NOWHERE, ONE, ONE_5, PRIV_RO, RO, Ask, handmade
-from tests.smmuv3.machine import slot
+from tests.smmuv3.fault_cases import AT, CASES, ORDER, UPDATES, Case, machine_of, with_bits
+from tests.smmuv3.handmade import ABORTED, ABSENT, BOTH, L3, NOWHERE, ONE, ONE_5, PRIV_RO, RO, RW, Ask, handmade, ste
+from tests.smmuv3.machine import Words, idr0_with, slot
 from tests.smmuv3.test_walk import worked
 
 
@@ -43,8 +43,8 @@ def test_a_refused_request_leaves_nothing_behind(name: str) -> None:
 
 
 def test_every_event_has_a_case() -> None:
-    """But for those of stream tables that have two levels, of translated requests, and of what caches hold."""
-    elsewhere = {"F_STE_FETCH", "F_TRANSL_FORBIDDEN", "F_TLB_CONFLICT", "F_CFG_CONFLICT"}
+    """But for those of stream tables that have two levels, of requests of other kinds, and of what caches hold."""
+    elsewhere = {"F_UUT", "F_STE_FETCH", "F_TRANSL_FORBIDDEN", "F_TLB_CONFLICT", "F_CFG_CONFLICT"}
     assert {case.name for case in CASES.values()} == {reason.name for reason in REASONS.values()} - elsewhere
 
 
@@ -52,6 +52,57 @@ def test_every_event_has_a_case() -> None:
 def test_order(name: str) -> None:
     case: Case = ORDER[name]
     assert case.ask.of(machine_of(case)) == case.name
+
+
+# Transactions that are not supported: IHI0070 G.b sections 7.3.2 and 16.7.1
+
+
+@pytest.mark.parametrize(
+    ("where", "iova", "access", "privileged", "record"),
+    [
+        (ONE, RO + 0xFFF, "r", False, (0x08_0000_0001, 0x8_0000_0000, RO + 0xFFF, 0)),
+        (ONE_5, RO + 0xFFF, "w", True, (0x08_0000_5801, 0x2_0000_0000, RO + 0xFFF, 0)),
+        # Before the stream is looked up.
+        (slot(0xFFFF), (1 << 64) - 1, "x", False, (0xFFFF_0000_0001, 0xC_0000_0000, (1 << 64) - 1, 0)),
+    ],
+)
+def test_a_request_for_bytes_of_two_pages(
+    where: Slot, iova: int, access: Access, privileged: bool, record: Words
+) -> None:
+    """A transaction has one translation, so it must not cross 4 KB. Also of a unit that is off."""
+    for cr0 in (0xD, 0xC):
+        machine = handmade(cr0=cr0)
+        answer = machine.unit.request(where, iova, access, privileged=privileged, size=2)
+        assert answer.translation.fault
+        assert answer.translation.fault.name == "F_UUT"
+        assert machine.records() == [record]
+        assert machine.unit.caches() == {"tlb": 0, "walk": 0, "ste": 0, "cd": 0}
+
+
+def test_what_the_ste_overrules_is_not_told() -> None:
+    """PRIVCFG and INSTCFG are those of a privileged instruction; the record has what came in."""
+    machine = handmade(with_bits(ste(ONE) + 8, 0xF << 48))
+    assert machine.goes(ONE, ABSENT) == "F_TRANSLATION"
+    assert machine.records() == [(0x08_0000_0010, 0x20E_0000_0000, ABSENT, 0)]
+    machine.unit.request(ONE, ABSENT + 0xFFF, "r", privileged=False, size=2)
+    assert machine.records() == [(0x08_0000_0001, 0x8_0000_0000, ABSENT + 0xFFF, 0)]
+
+
+@pytest.mark.parametrize(("iova", "size"), [(RW, 4096), (RW + 0xFFF, 1), (RW + 0x123, 0x1000 - 0x123)])
+def test_a_request_for_bytes_of_one_page(iova: int, size: int) -> None:
+    machine = handmade()
+    assert machine.unit.request(ONE, iova, "r", privileged=False, size=size).translation.pa == 0x30000 + iova - RW
+    assert machine.records() == []
+
+
+def test_requests_of_ats_for_bytes_of_two_pages() -> None:
+    """A translated one is aborted, and never told of; a translation request is not about bytes: 3.9.1, 7.3.22."""
+    machine = handmade(cr2=1 << 3, cr0=0x1D, idr0=idr0_with(ATSRECERR=1))
+    answer = machine.unit.request(ONE, 0x30FFF, "r", privileged=False, kind="translated", size=2)
+    assert answer.translation.fault
+    assert answer.translation.fault.name == "F_UUT"
+    assert machine.unit.request(ONE, RW, "r", privileged=False, kind="translation", size=8192).translation.pa == 0x30000
+    assert machine.records() == []
 
 
 # Stream tables

@@ -58,7 +58,7 @@ class Dma:
     def _untranslated(self, question: Question, size: int) -> Translation:
         """The unit translates."""
         slot, iova, access, privileged = question
-        answer = self._system.unit.request(slot, iova, access, privileged=privileged)
+        answer = self._system.unit.request(slot, iova, access, privileged=privileged, size=size)
         self._hits, self._misses = self._hits + answer.hit, self._misses + (not answer.hit)
         if not answer.hit:
             self._system.journal.follow(answer.translation.steps)
@@ -86,7 +86,7 @@ class Dma:
             told = Told(end.pa, end.prot or "", answer.tag, answer.made_of)
             tlbs.fill(question, told)
         pa = told.pa | iova % PAGE
-        admission = unit.request(slot, pa, access, privileged=privileged, kind="translated")
+        admission = unit.request(slot, pa, access, privileged=privileged, kind="translated", size=size)
         end = admission.translation._replace(iova=iova)
         if end.fault:
             end = end._replace(fault=end.fault._replace(iova=iova))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 SILENT = 0
 """Stands for the number of an event where there is none."""
+F_UUT = 0x01
 C_BAD_STREAMID, F_STE_FETCH, C_BAD_STE, F_BAD_ATS_TREQ, F_STREAM_DISABLED, F_TRANSL_FORBIDDEN = range(2, 8)
 C_BAD_SUBSTREAMID, F_CD_FETCH, C_BAD_CD, F_WALK_EABT = range(8, 12)
 F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION = range(0x10, 0x14)
@@ -23,6 +24,7 @@ class Reason(NamedTuple):
 
 REASONS: Mapping[int, Reason] = MappingProxyType({
     SILENT: Reason("ABORT", "the transaction is aborted, without an event"),
+    F_UUT: Reason("F_UUT", "the transaction is not supported: it crosses 4 KB, and has one translation"),
     C_BAD_STREAMID: Reason("C_BAD_STREAMID", "the stream table has no such StreamID"),
     F_STE_FETCH: Reason("F_STE_FETCH", "the STE, or the descriptor that leads to it, cannot be read"),
     C_BAD_STE: Reason("C_BAD_STE", "the STE cannot be used"),

@@ -22,6 +22,7 @@ from iommuctl_smmuv3.refused import (
     F_PERMISSION,
     F_TRANSL_FORBIDDEN,
     F_TRANSLATION,
+    F_UUT,
     REASONS,
     Refused,
 )
@@ -46,6 +47,8 @@ _GUARDS: Mapping[str, int] = {
     "PRIQ_PROD": CR0.PRIQEN.mask,
 }
 """Registers that cannot be written while that bit of CR0 is set: IHI0070 G.b section 6.3."""
+_BOUNDARY = 4096
+"""What no transaction crosses: IHI0070 G.b section 16.7.1 leaves that to the unit."""
 _OF_PAGES = (F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION)
 """Faults that a translation request is told of by the rights that it is granted."""
 _WRITABLE = ("CR1", "CR2", "GBPA", "IRQ_CTRL", "CMDQ_PROD", "EVENTQ_CONS", "PRIQ_CONS", "GERRORN", "CR0", *_GUARDS)
@@ -148,11 +151,20 @@ class Unit:
     # Requests
 
     def request(
-        self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"
+        self,
+        slot: Slot,
+        iova: int,
+        access: Access,
+        *,
+        privileged: bool,
+        kind: RequestKind = "untranslated",
+        size: int = 1,
     ) -> Answer:
         walk = self._start(slot, iova, access, kind, self._caches, privileged=privileged)
         visits = walk.visits
         try:
+            if kind != "translation" and iova % _BOUNDARY + size > _BOUNDARY:
+                raise Refused(F_UUT)
             mapped = walk.run()
         except Refused as refused:
             if self._tells(kind, refused):
@@ -183,7 +195,7 @@ class Unit:
         if kind == "untranslated" or refused.event in (F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN):
             return True
         wanted = self.features.ats_records and CR2.REC_CFG_ATS.get(self.read_register("CR2"))
-        return bool(wanted) and refused.event not in _OF_PAGES
+        return bool(wanted) and refused.event not in (F_UUT, *_OF_PAGES)
 
     def _fault(self, slot: Slot, iova: int, access: Access, walk: Walk, refused: Refused) -> Translation:
         name = REASONS[refused.event].name

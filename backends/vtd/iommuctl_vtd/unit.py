@@ -126,7 +126,14 @@ class Unit:
     # Requests
 
     def request(
-        self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"
+        self,
+        slot: Slot,
+        iova: int,
+        access: Access,
+        *,
+        privileged: bool,
+        kind: RequestKind = "untranslated",
+        size: int = 1,  # noqa: ARG002 - there is no rule about it
     ) -> Answer:
         walker, request = self._start(slot, iova, access, kind, self._caches, privileged=privileged)
         if not self._translating() and kind == "untranslated":
