@@ -2,8 +2,10 @@
 """The payloads of VT-d in calls of iommufd: include/uapi/linux/iommufd.h of Linux 7.3, with the kernel's names."""
 # ruff: noqa: N801
 
-from ctypes import Structure, c_uint32, c_uint64
-from typing import ClassVar, Final
+from ctypes import Structure
+from typing import Final
+
+from iommuctl.iommufd.fields import u32, u64
 
 IOMMU_HW_INFO_TYPE_INTEL_VTD: Final = 1
 IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17: Final = 1 << 0
@@ -18,31 +20,16 @@ IOMMU_VTD_INV_FLAGS_LEAF: Final = 1 << 0
 class iommu_hw_info_vtd(Structure):
     """What GET_HW_INFO tells: CAP and ECAP, raw."""
 
-    _fields_: ClassVar = [
-        ("flags", c_uint32),
-        ("__reserved", c_uint32),
-        ("cap_reg", c_uint64),
-        ("ecap_reg", c_uint64),
-    ]
+    _fields_ = u32("flags", "__reserved") + u64("cap_reg", "ecap_reg")
 
 
 class iommu_hwpt_vtd_s1(Structure):
     """A first stage: GPA of its root, address width in bits, bits of the PASID-table entry."""
 
-    _fields_: ClassVar = [
-        ("flags", c_uint64),
-        ("pgtbl_addr", c_uint64),
-        ("addr_width", c_uint32),
-        ("__reserved", c_uint32),
-    ]
+    _fields_ = u64("flags", "pgtbl_addr") + u32("addr_width", "__reserved")
 
 
 class iommu_hwpt_vtd_s1_invalidate(Structure):
     """Pages of a first stage to invalidate; address 0 and 2**64 - 1 pages are all of it."""
 
-    _fields_: ClassVar = [
-        ("addr", c_uint64),
-        ("npages", c_uint64),
-        ("flags", c_uint32),
-        ("__reserved", c_uint32),
-    ]
+    _fields_ = u64("addr", "npages") + u32("flags", "__reserved")
