@@ -26,12 +26,21 @@ def _error(fd: int, request: int, argument: Structure) -> int:
 
 def exists(fd: int, object_id: int) -> bool:
     """Whether an object of any kind has the id: an invalidation of nothing looks it up, and does no more."""
+    return _invalidation_of_nothing(fd, object_id, 0) != errno.ENOENT
+
+
+def invalidates(fd: int, object_id: int, data_type: int) -> bool:
+    """Whether an object takes requests of a type."""
+    return not _invalidation_of_nothing(fd, object_id, data_type)
+
+
+def _invalidation_of_nothing(fd: int, object_id: int, data_type: int) -> int:
     size = sizeof(uapi.iommu_hwpt_invalidate)
-    probe = uapi.iommu_hwpt_invalidate(size=size, hwpt_id=object_id)
-    return _error(fd, uapi.IOMMU_HWPT_INVALIDATE, probe) != errno.ENOENT
+    probe = uapi.iommu_hwpt_invalidate(size=size, hwpt_id=object_id, data_type=data_type)
+    return _error(fd, uapi.IOMMU_HWPT_INVALIDATE, probe)
 
 
-def _ranges(fd: int, ioas_id: int) -> tuple[list[tuple[int, int]], int] | None:
+def ranges(fd: int, ioas_id: int) -> tuple[list[tuple[int, int]], int] | None:
     """The ranges of an address space and the alignment, or None if there is no such address space."""
     argument = uapi.iommu_ioas_iova_ranges(size=sizeof(uapi.iommu_ioas_iova_ranges), ioas_id=ioas_id)
     _error(fd, uapi.IOMMU_IOAS_IOVA_RANGES, argument)
@@ -51,7 +60,7 @@ def missing(fd: int, argument: Structure) -> str:
     """Which id of a call names nothing, or no object of the right kind; empty if that cannot be told."""
     for name, *_ in argument._fields_:
         value = getattr(argument, name)
-        if name in _ADDRESS_SPACES and _ranges(fd, value) is None:
+        if name in _ADDRESS_SPACES and ranges(fd, value) is None:
             return _no("address space", fd, name, value)
         if name in _OF_DEVICES and not _is_device(fd, value):
             return _no("device", fd, name, value)
@@ -75,18 +84,18 @@ def range_refused(fd: int, argument: Any) -> str:
         return "neither reading nor writing is allowed (field flags)"
     if not length:
         return "the length is 0 (field length)"
-    found = _ranges(fd, getattr(argument, into))
+    found = ranges(fd, getattr(argument, into))
     if not found:
         return ""
-    ranges, alignment = found
+    allowed, alignment = found
     for name in (at, "length", "user_va", "start"):
         if name in names and getattr(argument, name) % alignment:
             return f"{getattr(argument, name):#x} is not a multiple of {alignment:#x}, the alignment (field {name})"
-    if not any(first <= iova and iova + length - 1 <= last for first, last in ranges):
-        allowed = ", ".join(f"{first:#x}..{last:#x}" for first, last in ranges[:8])
+    if not any(first <= iova and iova + length - 1 <= last for first, last in allowed):
+        listed = ", ".join(f"{first:#x}..{last:#x}" for first, last in allowed[:8])
         return (
             f"{iova:#x}..{iova + length - 1:#x} is not all within what is allowed, reserved ranges and what devices "
-            f"cannot reach left out: {allowed} (field {at})"
+            f"cannot reach left out: {listed} (field {at})"
         )
     return _file_refused(argument) if "fd" in names else ""
 

@@ -2,6 +2,8 @@
 """Fields of the kernel's structures, by type and in their order: `_fields_ = u32("size", "flags") + u64("iova")`."""
 
 import ctypes
+from struct import Struct
+from typing import Any
 
 Fields = tuple[tuple[str, type["ctypes._CDataType"]], ...]
 
@@ -34,3 +36,9 @@ def s32(*names: str) -> Fields:
 def array(name: str, element: type["ctypes._CDataType"], length: int) -> Fields:
     """One field of `length` elements; none of them for what follows the structure."""
     return ((name, element * length),)
+
+
+def packer(kind: type[ctypes.Structure]) -> Struct:
+    """What fills a structure of plain numbers in one step, several times as fast as field by field."""
+    listed: Any = kind._fields_
+    return Struct("@" + "".join(of._type_ for _, of in listed))

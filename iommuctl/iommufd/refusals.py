@@ -99,9 +99,23 @@ def _memory(_fd: int, argument: Structure) -> Words:
 def _no_table(fd: int, argument: Structure) -> Words:
     if not evidence.exists(fd, argument.pt_id):
         return "no object has the id {pt_id} (field pt_id)", ""
+    if (not argument.data_type) != (not argument.data_len):
+        return "a type needs a payload, and a payload a type (fields data_type {data_type:#x}, data_len {data_len})", ""
+    if evidence.ranges(fd, argument.pt_id):
+        return "a mapping of address space {pt_id} cannot be pinned: it goes beyond the end of its file", ""
     return (
-        "{pt_id} (field pt_id) is not an address space, a nest parent or a vIOMMU of the device's IOMMU; or data_type "
-        "{data_type} and data_len {data_len} do not agree; or a mapping cannot be pinned: it ends beyond its file",
+        "{pt_id} is neither a nest parent nor a vIOMMU of the device's IOMMU, or data_len {data_len} is not the length "
+        "of payload {data_type:#x} (fields pt_id, data_len)",
+        "",
+    )
+
+
+def _not_invalidated(fd: int, argument: Structure) -> Words:
+    if evidence.invalidates(fd, argument.hwpt_id, argument.data_type):
+        return "request {entry_num} is wrong, or {entry_len} bytes is not its length (fields data_uptr, entry_len)", ""
+    return (
+        "{hwpt_id} is neither a nested page table nor a vIOMMU, or it takes no requests of type {data_type:#x} (fields "
+        "hwpt_id, data_type)",
         "",
     )
 
@@ -197,11 +211,7 @@ _CALLS: dict[str, dict[str, Words | Explain]] = {
         "EOVERFLOW": (f"{_WHERE} goes beyond the last address", ""),
     },
     "IOMMU_HWPT_INVALIDATE": {
-        "EINVAL": (
-            "{hwpt_id} is neither a nested page table nor a vIOMMU, it takes no type {data_type:#x}, or request "
-            "{entry_num} is wrong (fields hwpt_id, data_type, data_uptr)",
-            "",
-        ),
+        "EINVAL": _not_invalidated,
         "EOPNOTSUPP": ("request {entry_num} has flags that are not known (field data_uptr)", ""),
         "EIO": ("request {entry_num} is no command that the IOMMU takes from a guest (field data_uptr)", ""),
     },
