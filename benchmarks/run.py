@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("bulk_map.py", "start_up.py", "provisioning.py")
+BENCHMARKS = ("bulk_map.py", "start_up.py", "provisioning.py", "session.py")
 
 
 def main() -> int:

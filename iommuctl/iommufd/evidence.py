@@ -10,6 +10,7 @@ from typing import Any
 from iommuctl.iommufd import uapi
 
 _CAP_IPC_LOCK = 14
+_STATUS = "/proc/self/status"
 _ADDRESS_SPACES = ("ioas_id", "dst_ioas_id", "src_ioas_id")
 _OF_DEVICES = ("dev_id",)
 _OTHERS = ("pt_id", "hwpt_id", "viommu_id", "object_id", "fault_id")
@@ -94,8 +95,8 @@ def range_refused(fd: int, argument: Any) -> str:
     if not any(first <= iova and iova + length - 1 <= last for first, last in allowed):
         listed = ", ".join(f"{first:#x}..{last:#x}" for first, last in allowed[:8])
         return (
-            f"{iova:#x}..{iova + length - 1:#x} is not all within what is allowed, reserved ranges and what devices "
-            f"cannot reach left out: {listed} (field {at})"
+            f"{iova:#x}..{iova + length - 1:#x} is not all within the ranges that are allowed: {listed} (field {at}); "
+            "others are reserved, or out of a device's reach"
         )
     return _file_refused(argument) if "fd" in names else ""
 
@@ -112,7 +113,7 @@ def locked_memory(length: int) -> tuple[str, str]:
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    with open("/proc/self/status", encoding="ascii") as file:
+    with open(_STATUS, encoding="ascii") as file:
         capabilities = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff"))
     if limit == resource.RLIM_INFINITY or capabilities >> _CAP_IPC_LOCK & 1:
         return "the kernel has no memory for it; no limit of locked memory is in the way", ""
