@@ -44,6 +44,15 @@ def test_what_shows_only_at_attach(session: Iommufd, mock: Mock, memfd: int) -> 
     assert caught.value.errno == errno.EINVAL
 
 
+def test_a_queue_whose_file_is_open(session: Iommufd) -> None:
+    fault_id, fd = session.fault_queue_alloc()
+    with pytest.raises(KernelRefused, match="or an open file") as caught:
+        session.destroy(fault_id)
+    assert caught.value.errno == errno.EBUSY
+    os.close(fd)
+    session.destroy(fault_id)
+
+
 def test_vdevices_are_one_each(machine: Machine) -> None:
     viommu_id = machine.viommu()
     vdevice_id = machine.session.vdevice_alloc(viommu_id, machine.device.dev_id, 5)
