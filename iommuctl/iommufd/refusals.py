@@ -34,11 +34,9 @@ class InvalidationRefused(KernelRefused):
 def not_opened(path: str, error: OSError) -> BackendUnavailable | PermissionRefused:
     """The error for a device file of iommufd that cannot be opened."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        status = os.stat(path)
         return PermissionRefused(
             f"{path} cannot be opened",
-            because=f"it belongs to user {status.st_uid}, group {status.st_gid}, mode "
-            f"{stat.S_IMODE(status.st_mode):o}; this is user {os.geteuid()}",
+            because=_owner(path),
             hint='run as root, or give a group access: a udev rule KERNEL=="iommu", GROUP="…", MODE="0660"',
         )
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
@@ -48,6 +46,15 @@ def not_opened(path: str, error: OSError) -> BackendUnavailable | PermissionRefu
             hint="modprobe iommufd; `zgrep IOMMUFD /proc/config.gz` tells whether the kernel has it",
         )
     return BackendUnavailable(f"{path} cannot be opened", because=os.strerror(error.errno or 0))
+
+
+def _owner(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"user {os.geteuid()} may not enter its folder"
+    mode = stat.S_IMODE(status.st_mode)
+    return f"it belongs to user {status.st_uid}, group {status.st_gid}, mode {mode:o}; this is user {os.geteuid()}"
 
 
 def refused(fd: int, name: str, argument: Structure, number: int) -> KernelRefused:

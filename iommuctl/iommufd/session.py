@@ -148,7 +148,8 @@ class Iommufd:
     def ioas_unmap(self, ioas_id: int, iova: int = 0, length: int = 2**64 - 1) -> int:
         """Unmap the mappings that lie in a range, or all; the number of bytes that were mapped.
 
-        When a mapping lies only partly in the range, those that precede it are gone all the same.
+        When a mapping lies only partly in the range, those that precede it are gone all the same. A dry run does not
+        know what is mapped, and gives the length asked for.
         """
         packed = self._unmap
         _fill_unmap(packed, 0, 24, ioas_id, iova, length)
@@ -241,7 +242,7 @@ class Iommufd:
         return done
 
     def fault_queue_alloc(self) -> tuple[int, int]:
-        """A new fault queue: its id, and a file to read page faults from and to write responses to."""
+        """A new fault queue: its id, and a file to read page faults from and write responses to (-1 in a dry run)."""
         argument = _new(uapi.iommu_fault_alloc)
         fault_id = self._make("IOMMU_FAULT_QUEUE_ALLOC", uapi.IOMMU_FAULT_QUEUE_ALLOC, argument, "out_fault_id")
         return fault_id, -1 if self._dry else argument.out_fault_fd

@@ -5,6 +5,8 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
+import tempfile
 
 import pytest
 
@@ -152,15 +154,17 @@ def test_an_option_for_the_privileged(session: Iommufd) -> None:
     assert "CAP_SYS_RESOURCE" in answer
 
 
-def test_a_device_file_for_others() -> None:
-    mode = os.stat("/dev/iommu").st_mode & 0o777
-    os.chmod("/dev/iommu", 0o600)
-    try:
-        answer = unprivileged(lambda: str(Iommufd.open().fd))
-    finally:
-        os.chmod("/dev/iommu", mode)
-    assert answer.startswith(f"error[{PermissionRefused.id}]: /dev/iommu cannot be opened")
-    assert "user 0, group 0, mode 600; this is user 65534" in answer
+def test_a_device_file_for_others(session: Iommufd) -> None:
+    """A node of its own, so that the machine's stays as it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        node = f"{folder}/iommu"
+        os.mknod(node, stat.S_IFCHR | 0o600, os.fstat(session.fd).st_rdev)
+        hidden = unprivileged(lambda: str(Iommufd.open(node).fd))
+        os.chmod(folder, 0o755)
+        shown = unprivileged(lambda: str(Iommufd.open(node).fd))
+    assert hidden.startswith(f"error[{PermissionRefused.id}]: {node} cannot be opened")
+    assert "may not enter its folder" in hidden
+    assert "user 0, group 0, mode 600; this is user 65534" in shown
 
 
 def test_a_structure_that_is_newer_than_the_kernel(session: Iommufd) -> None:
