@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, NoReturn
 from iommuctl.errors import InUse, IommuError, KernelRefused, PermissionRefused, Unsupported
 from iommuctl.iommufd.bounded import StillWriting, write_bounded
 from iommuctl.iommufd.holders import holders, node_numbers
+from iommuctl.iommufd.kernel_log import KernelLog
 from iommuctl.iommufd.sysfs import PciDevice, Sysfs
 from iommuctl.iommufd.viability import VFIO_PCI, check_viable
 from iommuctl.model import Rid
@@ -72,10 +73,11 @@ def bind_to_vfio(sysfs: Sysfs, rid: Rid, write: Writer = write_bounded) -> str |
         return before.driver
     _check_vfio_can_take(sysfs, before)
     try:
-        for step in to_vfio(sysfs, before):
-            _carry_out(sysfs, before, step, write)
-        if sysfs.device(rid).driver != VFIO_PCI:
-            _refused_by_vfio(before)
+        with KernelLog() as log:
+            for step in to_vfio(sysfs, before):
+                _carry_out(sysfs, before, step, write)
+            if sysfs.device(rid).driver != VFIO_PCI:
+                _refused_by_vfio(before, log.last_about(str(rid)))
     except BaseException as error:
         _restore(sysfs, before, error, write)
         raise
@@ -192,13 +194,11 @@ def _said(step: Write) -> str:
     return f"`echo {step.text.strip()} > {step.path}`"
 
 
-def _refused_by_vfio(device: PciDevice) -> NoReturn:
+def _refused_by_vfio(device: PciDevice, message: str) -> NoReturn:
     raise KernelRefused(
         f"{VFIO_PCI} did not take {device.rid}",
-        because=f"its probe failed, so driver {device.driver} and driver_override are as before"
-        if device.driver
-        else "its probe failed; driver_override is as before",
-        hint=f"the kernel log says why: dmesg | grep {device.rid}",
+        because=f"its probe failed{message and ': '}{message}; driver and driver_override are as before",
+        hint=f"the kernel log may say more: dmesg | grep {device.rid}",
     )
 
 
