@@ -185,6 +185,7 @@ def _carry_out(sysfs: Sysfs, device: PciDevice, step: Write, write: Writer) -> N
             return  # somebody was faster
         raise KernelRefused(
             f"{_said(step)} failed: {errno.errorcode.get(error.errno or 0, error.errno)}",
+            errno=error.errno or 0,
             because="that driver is not loaded any more" if error.errno == errno.ENOENT else f"{error.strerror}",
             hint=f"the kernel log may say more: dmesg | grep {device.rid}",
         ) from None

@@ -191,7 +191,7 @@ def _refused(call: str, error: OSError, reasons: Reasons) -> KernelRefused:
     symbol = "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number, str(number))
     missing: Reasons = {errno.ENOTTY: ("this kernel has no such call", "use a newer kernel")}
     because, hint = (missing | reasons).get(number, (os.strerror(number), LOG_MAY_TELL))
-    return KernelRefused(f"the kernel refused {call}: {symbol}", because=because, hint=hint)
+    return KernelRefused(f"the kernel refused {call}: {symbol}", errno=number, because=because, hint=hint)
 
 
 def _others(who: Holders, have: str) -> str:

@@ -182,6 +182,7 @@ def test_a_write_that_fails_leaves_all_as_before(host: Host, where: str, number:
     with pytest.raises(KernelRefused if number == errno.ENOMEM else PermissionRefused) as refused:
         bind_to_vfio(host.sysfs, NIC, host.write)
     assert where in refused.value.what
+    assert getattr(refused.value, "errno", number) == number
     assert refused.value.hint
     assert host.state(NIC) == found
 

@@ -240,6 +240,7 @@ def test_an_attach_that_is_refused(
     said = refused(monkeypatch, number, lambda: cdev.attach(9, pasid))
     slot = "0000:00:03.0 (vfio0)" + (f" PASID {pasid}" if pasid else "")
     assert isinstance(said, KernelRefused)
+    assert said.errno == number
     assert said.what.startswith(f"the kernel refused VFIO_DEVICE_ATTACH_IOMMUFD_PT of table 9 to {slot}: E")
     assert because in said.because
 
