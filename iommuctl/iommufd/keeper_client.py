@@ -5,6 +5,7 @@ A command that makes kernel objects puts the descriptors that hold them; the nex
 boot id tells whether they are still the same objects: rows that name another one tell of objects that are gone.
 """
 
+import array
 import contextlib
 import os
 import select
@@ -66,9 +67,11 @@ class Keeper:
         except OSError as failure:
             _failed(folder, failure)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.settimeout(_START_SECONDS)
+        # Without a timeout of Python's, which would have `connect` fail at once where many are waiting.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, array.array("l", [int(_START_SECONDS), 0]))
         try:
             connection.connect(wire.address(opened))
+            connection.settimeout(_START_SECONDS)
             keeper = cls(folder, connection)
         except (FileNotFoundError, ConnectionError, EOFError):
             connection.close()
@@ -150,7 +153,10 @@ class Keeper:
         return names
 
     def stop(self) -> None:
-        """Have the keeper close all that it holds and end, and close this connection. Returns when it has ended."""
+        """Have the keeper close all that it holds and end, and close this connection.
+
+        Returns when another keeper can be started.
+        """
         try:
             self._converse({"ask": "stop"})
             wire.receive(self._connection)
@@ -182,21 +188,23 @@ class Keeper:
             pass
         except OSError as failure:
             _failed(self._folder, failure)
-        self._connection.close()
         successor = type(self).connect(self._folder)
         if successor is None or successor.boot != self.boot:
+            if successor:
+                successor.close()
             raise Lost(
                 f"the keeper of {self._folder} has died",
                 because="the kernel's objects lived as long as the descriptors that it held",
                 hint="`iommuctl recover` builds them again from what the state folder says",
             )
+        self._connection.close()
         self._connection, self.pid = successor._connection, successor.pid
         return self._converse(message, descriptors)
 
     def _converse(self, message: wire.Message, descriptors: Sequence[int] = ()) -> tuple[wire.Message, list[int]]:
         """Raises the error of an answer that tells one, EOFError, OSError."""
-        # A keeper that turns a client away says why and closes at once. Its words are there to be read all the same, but
-        # the kernel reports the end first: to who sends, or, once, to who receives.
+        # A keeper that turns a client away says why and closes at once. Its words can still be read, but the kernel
+        # tells of the end first: to who sends, or, once, to who receives.
         with contextlib.suppress(ConnectionError):
             wire.send(self._connection, message, descriptors)
         try:

@@ -61,13 +61,14 @@ class Service:
             ready = self._poll.poll(wait)
             if not ready and not (self._held and reachable()):
                 return
-            for descriptor, _ in ready:
+            # The door comes last: those that leave make room for those that wait there.
+            for descriptor, _ in sorted(ready, key=lambda one: one[0] == self._listening.fileno()):
                 if self._stopped:
                     return
-                if descriptor == self._listening.fileno():
-                    self._welcome()
-                elif descriptor in self._clients:
+                if descriptor in self._clients:
                     self._serve(self._clients[descriptor])
+                elif descriptor == self._listening.fileno():
+                    self._welcome()
 
     def _welcome(self) -> None:
         try:

@@ -7,6 +7,7 @@ them takes and brings stands at its method in keeper_service.py. What cannot be 
 memory for weeks.
 """
 
+import array
 import contextlib
 import json
 import os
@@ -31,6 +32,7 @@ MOST_NAME = 255
 RUNS_ALREADY = 3
 """Exit code of a keeper that found another one at work for its folder."""
 
+_ANCILLARY_BYTES = socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:._-"
 
 
@@ -65,7 +67,12 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]]:
 
     Raises EOFError at the end of the connection, Broken, OSError; there are no descriptors left open then.
     """
-    text, descriptors, flags, _ = socket.recv_fds(connection, MOST_BYTES, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    # socket.recv_fds() of Python 3.11 does not pass its flags on.
+    text, ancillary, flags, _ = connection.recvmsg(MOST_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) // descriptors.itemsize * descriptors.itemsize])
     try:
         if not text:
             raise EOFError
@@ -82,7 +89,7 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]]:
     except BaseException:
         close_all(descriptors)
         raise
-    return message, descriptors
+    return message, descriptors.tolist()
 
 
 def close_all(descriptors: Sequence[int]) -> None:
