@@ -9,7 +9,6 @@ import array
 import contextlib
 import os
 import select
-import signal
 import socket
 import sys
 import time
@@ -225,6 +224,8 @@ def _spawn(folder: Path, deadline: float) -> str:
 
     That another one was quicker is no failure.
     """
+    import signal
+
     # -P and -S: modules come from where this one came from, not from the working directory, and `site` is not needed.
     arguments = [sys.executable, "-P", "-S", "-m", "iommuctl.iommufd.keeper", "--detach", "--idle", str(IDLE_SECONDS)]
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_KEEPER}

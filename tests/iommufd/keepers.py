@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from iommuctl.iommufd import keeper_store
 from iommuctl.iommufd import keeper_wire as wire
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,20 @@ def running(folder: Path, *options: str, prelude: str = "") -> Iterator[Process]
     with Process(folder, *options, prelude=prelude) as process:
         connect(folder).close()
         yield process
+
+
+@contextlib.contextmanager
+def running_for_a_client(folder: Path, *options: str) -> Iterator[tuple[Process, socket.socket]]:
+    """A keeper and a client that was connected before it began, so that it cannot have been idle."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(folder / wire.SOCKET))
+        listening.listen()
+        with (
+            connect(folder) as client,
+            Process(folder, *options, passed={keeper_store.SOCKET_NAME: listening.fileno()}) as process,
+        ):
+            yield process, client
 
 
 def connect(folder: Path) -> socket.socket:

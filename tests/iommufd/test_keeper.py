@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 
 from iommuctl.iommufd import keeper_wire as wire
 from iommuctl.iommufd.keeper_service import MOST_CLIENTS
-from tests.iommufd.keepers import KEEPER, ROOT, Process, ask, connect, eventually, memory, running, text
+from tests.iommufd.keepers import (
+    KEEPER,
+    ROOT,
+    Process,
+    ask,
+    connect,
+    eventually,
+    memory,
+    running,
+    running_for_a_client,
+    text,
+)
 
 
 @pytest.fixture
@@ -286,30 +297,33 @@ def test_the_end_of_a_terminal_does_not_end_it(keeper: Process) -> None:
 
 
 def test_it_ends_when_it_is_idle(folder: Path) -> None:
-    with running(folder, "--idle", "0.05") as keeper:
+    folder.mkdir(mode=0o700)
+    with Process(folder, "--idle", "0.05") as keeper:
         assert keeper.wait() == 0
         assert os.listdir(folder) == ["keeper.lock"]
 
 
 def test_it_is_not_idle_while_somebody_is_connected_or_something_is_held(folder: Path) -> None:
-    with running(folder, "--idle", "0.05") as keeper:
-        with connect(folder) as client:
-            time.sleep(0.2)
-            put(client, "iommufd", b"held")
+    with running_for_a_client(folder, "--idle", "0.05") as (keeper, client):
+        ask(client, ask="hello")
         time.sleep(0.2)
-        assert os.waitpid(keeper.pid, os.WNOHANG) == (0, 0)
-        with connect(folder) as client:
-            ask(client, ask="drop", name="iommufd")
+        put(client, "iommufd", b"held")
+        client.close()
+        time.sleep(0.2)
+        with connect(folder) as another:
+            assert ask(another, ask="hello")[0]["pid"] == keeper.pid
+            assert ask(another, ask="drop", name="iommufd") == ({}, [])
         assert keeper.wait() == 0
 
 
 def test_what_nobody_can_ask_for_any_more_is_not_held(folder: Path) -> None:
-    with running(folder, "--idle", "0.05") as keeper:
-        with connect(folder) as client:
-            put(client, "iommufd")
+    with running_for_a_client(folder, "--idle", "0.05") as (keeper, client):
+        put(client, "iommufd")
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
+        assert os.waitpid(keeper.pid, os.WNOHANG) == (0, 0)
+        client.close()
         assert keeper.wait() == 0
 
 

@@ -236,6 +236,16 @@ def test_paths_can_be_longer_than_an_address(tmp_path: Path) -> None:
     keeper.stop()
 
 
+def test_it_is_light() -> None:
+    """What a command imports for it is loaded anyway, but for `socket`."""
+    code = "import sys, json, pathlib, socket, iommuctl.errors; before = set(sys.modules); "
+    code += "import iommuctl.iommufd.keeper_client; print(*set(sys.modules) - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20, cwd=ROOT
+    )
+    assert {name for name in done.stdout.split() if not name.startswith("iommuctl.iommufd")} <= {"typing"}
+
+
 STARTS = """
 import os, sys, time
 from pathlib import Path
