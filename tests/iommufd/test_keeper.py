@@ -282,6 +282,20 @@ def test_stop_closes_everything_and_ends(keeper: Process) -> None:
     assert keeper.wait() == 0
 
 
+def test_nothing_is_taken_after_a_stop(keeper: Process) -> None:
+    """A put that was answered and then lost would be a lie."""
+    with connect(keeper.folder) as first, connect(keeper.folder) as second, open(os.devnull) as null:
+        ask(first, ask="hello")
+        ask(second, ask="hello")
+        keeper.kill(signal.SIGSTOP)
+        wire.send(second, {"ask": "put", "name": "iommufd"}, [null.fileno()])
+        wire.send(first, {"ask": "stop"})
+        keeper.kill(signal.SIGCONT)
+        assert wire.receive(first) == ({}, [])
+        with pytest.raises((EOFError, ConnectionError)):
+            wire.receive(second)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it(keeper: Process, number: signal.Signals) -> None:
     keeper.kill(number)
@@ -358,6 +372,15 @@ def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
             f"iommuctl keeper: {folder} is not private: its mode is 0750 and its owner uid {os.geteuid()}; "
             f"mode 0700 and uid {os.geteuid()} are needed\n"
         )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, -1)
+    with Process(folder) as keeper:
+        assert keeper.wait() == 1
+        assert "its mode is 0700 and its owner uid 65534" in keeper.said()
 
 
 def test_paths_can_be_longer_than_an_address(tmp_path: Path) -> None:
