@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def check_pages(operation: Operation) -> Iterator[str]:
     """Sentences about pages of table memory that are lost, or held twice."""
-    transaction, driver = operation.transaction, operation.driver
+    transaction = operation.transaction
     plan = transaction.memory_plan()
     if plan is None:
         return
-    memory = transaction.memory
+    memory, driver = transaction.memory, operation.driver
     holders = [(run, "the unit's structures") for run in driver.used()]
     for domain in operation.books.domains():
         runs = radix.table_runs(driver.domain_format(domain), memory, driver.domain_root(domain))
@@ -39,7 +39,6 @@ def check_guest_tables(operation: Operation) -> Iterator[str]:
 def check_guest_pools(operation: Operation) -> Iterator[str]:
     """Sentences about pages of the pools in guest memory that are lost, or held twice."""
     books, transaction = operation.books, operation.transaction
-    driver = cast("GuestTables", operation.driver)
     for domain in books.domains():
         holders: dict[str, list[tuple[Run, str]]] = {}
         spans: dict[str, tuple[str, tuple[int, int]]] = {}
@@ -50,6 +49,7 @@ def check_guest_pools(operation: Operation) -> Iterator[str]:
         for pool in books.cd_pools(domain):
             words = f"the CD table of {pool.rid}"
             spans.setdefault(pool.name, (f"the pool of {words}", (pool.start, pool.size)))
+            driver = cast("GuestTables", operation.driver)
             runs = driver.used_in_guest(pool.rid, guest_memory(operation, pool))
             holders.setdefault(pool.name, []).extend((run, words) for run in runs)
         for name, (words, span) in spans.items():

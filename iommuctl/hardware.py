@@ -3,15 +3,21 @@
 
 from collections.abc import Sequence
 
-from iommuctl.errors import BadNumber, Usage
+from iommuctl.errors import Unsupported
 from iommuctl.model import Device, Dirty, DomainRanges, Rid
-from iommuctl.requests import DirtyRequest, MemorySource
+from iommuctl.requests import DirtyRequest, MemorySource, SetupRequest
 from iommuctl.simulation import Simulation
 from iommuctl.slots import take_off
 
 
 class Hardware(Simulation):
     """The part of class Iommu that needs a machine which is real."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the folder's machine is real; it is not before the first use."""
+        with self._read() as operation:
+            return bool(operation.transaction.meta("backend")) and operation.real
 
     def device_bind(self, rid: Rid | str) -> Device:
         """Give a device to vfio-pci, and hold it: its slots are ours then. Its driver is remembered.
@@ -61,9 +67,18 @@ class Hardware(Simulation):
             return found
 
     def descriptors(self, rids: Sequence[Rid | str]) -> dict[str, int]:
-        """File descriptors for a program that is to use these devices: `iommufd`, and `vfio:RID` of each."""
+        """File descriptors for a program that is to use these devices: `iommufd`, and `vfio:RID` of each.
+
+        They are closed with the folder. Raises DeviceNotBound, Unsupported on a simulator.
+        """
         with self._read() as operation:
             devices = [operation.device(rid).rid for rid in rids]
+            if not operation.real:
+                raise Unsupported(
+                    "no program can be given a simulated device",
+                    because="only the kernel has file descriptors that stand for devices",
+                    hint="`iommuctl sim dma` has simulated devices do DMA",
+                )
             found: dict[str, int] = operation.call("descriptors", rids=devices)
             return found
 
@@ -83,31 +98,20 @@ class Hardware(Simulation):
             told: list[str] = operation.call("recover", truth=truth(operation))
             return told
 
+    def forget_lost(self) -> bool:
+        """Forget every object where the kernel's part of them is lost; nothing is undone, as there is nothing left.
 
-def memory_source(
-    *, path: str | None = None, fd: str | None = None, dma_buf: str | None = None, hugepages: bool = False
-) -> MemorySource:
-    """A source as it is typed: `fd` is PID:FD, `dma_buf` RID:BAR. Raises Usage, BadNumber, BadRid."""
-    given = [name for name, value in (("--path", path), ("--fd", fd), ("--dma-buf", dma_buf)) if value is not None]
-    if len(given) + (hugepages and bool(given)) > 1:
-        raise Usage(
-            "memory comes from one place",
-            because=f"{' and '.join([*given, *(['--hugepages'] if hugepages else [])])} are given",
-            hint="--hugepages is for memory that is made for the purpose",
-        )
-    process = None if fd is None else _pair(fd, "PID:FD")
-    bar = None if dma_buf is None else (Rid.parse(dma_buf.rpartition(":")[0]), _number(dma_buf.rpartition(":")[2]))
-    return MemorySource(path, process, bar, hugepages)
+        The folder is then as after its first use. Returns whether anything was lost. Raises Unsupported on a simulator.
+        """
+        from iommuctl.first_use import set_up
 
-
-def _pair(text: str, form: str) -> tuple[int, int]:
-    first, colon, second = text.partition(":")
-    if not colon:
-        raise Usage(f"{text!r} is not of the form {form}")
-    return _number(first), _number(second)
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 10:
-        raise BadNumber(f"{text!r} is not a number")
-    return int(text)
+        with self._change("recover --forget") as operation:
+            transaction = operation.transaction
+            if not operation.real:
+                raise Unsupported("a simulated machine is never lost", hint="`iommuctl sim reset` forgets everything")
+            if not operation.call("lost"):
+                return False
+            name, saved = transaction.meta("backend"), transaction.meta("setup")
+            transaction.clear()
+            set_up(self, transaction, SetupRequest(saved[0], options=saved[3]), name)
+            return True

@@ -195,11 +195,16 @@ class Call(NamedTuple):
 
 
 class MemoryWrite(NamedTuple):
-    """One 64-bit word of memory that changes."""
+    """One 64-bit word of memory that changes.
+
+    On real hardware `address` is from NO_PHYSICAL on: the word is at `offset` of the named memory `memory`.
+    """
 
     address: int
     old: int
     new: int
+    memory: str | None = None
+    offset: int = 0
 
 
 class Step(NamedTuple):

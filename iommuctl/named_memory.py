@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Named memory of real hardware: files of the kernel's memory, at the addresses by which rows know them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from iommuctl.errors import OutsideMemory
 from iommuctl.formats.memory import FileMemory
-from iommuctl.model import NO_PHYSICAL
+from iommuctl.model import NO_PHYSICAL, Memory, MemoryWrite
 from iommuctl.requests import Truth
 from iommuctl.session import Operation
 
@@ -23,25 +23,47 @@ class NamedMemory:
         self._files: dict[int, FileMemory] = {}
 
     def read(self, address: int, size: int) -> bytes:
-        return self._file(address).read(address, size)
+        memory, file = self._find(address)
+        try:
+            return file.read(address, size)
+        except OutsideMemory:
+            # The file's own words would show an address that nobody else knows.
+            raise OutsideMemory(
+                f"memory {memory.name} cannot be read at {address - memory.pa:#x}+{size:#x}",
+                because="the file behind it is shorter than it was",
+            ) from None
 
     def write(self, address: int, data: bytes) -> None:
-        self._file(address).write(address, data)
+        self._find(address)[1].write(address, data)
 
     def write_pages(self, address: int, pages: Sequence[bytearray | memoryview]) -> None:
-        self._file(address).write_pages(address, pages)
+        self._find(address)[1].write_pages(address, pages)
 
     def reserve(self, address: int, size: int) -> None:
-        self._file(address).reserve(address, size)
+        self._find(address)[1].reserve(address, size)
 
-    def _file(self, address: int) -> FileMemory:
-        for memory in self._operation.books.memories():
-            if memory.pa <= address < memory.pa + memory.size:
-                if memory.id not in self._files:
-                    descriptor = self._operation.call("memory_descriptor", memory=memory)
-                    self._files[memory.id] = FileMemory(descriptor, memory.pa, memory.size)
-                return self._files[memory.id]
+    def _find(self, address: int) -> tuple[Memory, FileMemory]:
+        if memory := memory_at(self._operation.books.memories(), address):
+            if memory.id not in self._files:
+                descriptor = self._operation.call("memory_descriptor", memory=memory)
+                self._files[memory.id] = FileMemory(descriptor, memory.pa, memory.size)
+            return memory, self._files[memory.id]
         raise OutsideMemory("a page table lies in memory that was destroyed", hint="`iommuctl check` tells of more")
+
+
+def memory_at(memories: Iterable[Memory], address: int) -> Memory | None:
+    """The named memory that an address is in."""
+    return next((memory for memory in memories if memory.pa <= address < memory.pa + memory.size), None)
+
+
+def placed(operation: Operation, writes: Iterable[MemoryWrite]) -> tuple[MemoryWrite, ...]:
+    """The writes with the named memory that each goes to."""
+    memories = operation.books.memories()
+    found = []
+    for write in writes:
+        memory = memory_at(memories, write.address)
+        found.append(write._replace(memory=memory.name, offset=write.address - memory.pa) if memory else write)
+    return tuple(found)
 
 
 def truth(operation: Operation) -> Truth:

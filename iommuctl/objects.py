@@ -87,10 +87,12 @@ class Objects(Labels):
         with self._change() as operation:
             if source != NEW_MEMORY and not operation.real:
                 backend = operation.transaction.meta("backend")
+                given = [name for name, value in source._asdict().items() if value not in (None, False)]
+                options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
                 raise Unsupported(
-                    "memory of that kind needs real hardware",
+                    f"{options} needs real hardware",
                     because=f"named memory of the backend {backend!r} is a range of the machine's RAM",
-                    hint="leave away where it comes from",
+                    hint=f"leave {options} away",
                 )
             # Aligned to the largest page that it can fill, so that a mapping of it uses such pages.
             pages = chain((PAGE,), *operation.capabilities.page_sizes_by_granule)
@@ -231,7 +233,10 @@ class Objects(Labels):
                 raise Unsupported("this backend maps named memory only", hint="`iommuctl memory create`, then --memory")
             granule = target.page_sizes[0]
             check_range("iova", iova, size, granule)
-            check_range("pa", pa, size, granule)
+            if operation.real:
+                check_range("offset", offset, size, granule)
+            else:
+                check_range("pa", pa, size, granule)
             check_aperture(iova, size, target.width, capabilities.reserved)
             table = operation.formats.domain_format(target)
             check_prot(prot, table)

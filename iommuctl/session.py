@@ -355,6 +355,10 @@ class Session:
                 operation.settle(name)
             if self.dry_run:
                 transaction.collect_writes()
+                if transaction.writes and operation.real:
+                    from iommuctl.named_memory import placed
+
+                    transaction.writes = placed(operation, transaction.writes)
         self.last = Outcome(
             tuple(transaction.commands), tuple(transaction.calls), transaction.writes, tuple(transaction.warnings)
         )

@@ -79,7 +79,7 @@ def test_against_plain_bytes(
     assert content(descriptor) == before, "the file was written before the end"
     # What a dry run shows, written word by word, leads to the same memory.
     shown = bytearray(before)
-    for address, _, new in overlay.writes():
+    for address, _, new, *_ in overlay.writes():
         shown[address - BASE : address - BASE + 8] = new.to_bytes(8, "little")
     assert shown == model
     finish(overlay, descriptor)
