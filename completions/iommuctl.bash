@@ -8,17 +8,24 @@ __iommuctl_command() { # PATH
     verbs=() takes=() opts=()
     case $1 in
     '')
-        verbs=(device domain memory pgtable attach detach bind-pgtable unbind-pgtable invalidate topology translate table check plan apply export recover batch unit backend sim demo completion)
+        verbs=(device domain memory pgtable attach detach bind-pgtable unbind-pgtable invalidate topology exec translate table check plan apply export recover batch unit backend sim demo completion)
         opts=(--version)
         ;;
     device)
-        verbs=(add remove list show)
+        verbs=(add remove bind unbind list show)
         ;;
     'device add')
         takes=('')
         opts=(--ats --pri '--pasid-bits=')
         ;;
     'device remove')
+        takes=(RID)
+        opts=(--force)
+        ;;
+    'device bind')
+        takes=(RID)
+        ;;
+    'device unbind')
         takes=(RID)
         opts=(--force)
         ;;
@@ -29,7 +36,7 @@ __iommuctl_command() { # PATH
         takes=(RID)
         ;;
     domain)
-        verbs=(create list show destroy map unmap)
+        verbs=(create list show destroy map unmap dirty)
         ;;
     'domain create')
         takes=('')
@@ -52,6 +59,9 @@ __iommuctl_command() { # PATH
     'domain unmap')
         takes=(DOMAIN)
         opts=('--iova=' '--size=')
+        ;;
+    'domain dirty')
+        takes=(DOMAIN 'on|off|read')
         ;;
     memory)
         verbs=(create list destroy)
@@ -115,6 +125,10 @@ __iommuctl_command() { # PATH
     topology)
         opts=('--by=domain|device' '--format=tree')
         ;;
+    exec)
+        takes=('')
+        opts=('*--device=RID')
+        ;;
     translate)
         takes=(RID '')
         opts=('--pasid=PASID' '--access=r|w|x' --privileged)
@@ -145,6 +159,7 @@ __iommuctl_command() { # PATH
     export)
         ;;
     recover)
+        opts=(--forget)
         ;;
     batch)
         takes=(FILE)

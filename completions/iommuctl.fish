@@ -19,13 +19,14 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a verbs unbind-pgtable 'Take a page table out of a slot, which goes back to what it was'
             set -a verbs invalidate 'Tell the caches that a bound page table changed'
             set -a verbs topology 'Show who is attached to what'
+            set -a verbs exec 'Run a program that uses devices, with their file descriptors'
             set -a verbs translate 'Walk the tables: where would this address go?'
             set -a verbs table 'Hardware structures, and tables entry by entry'
             set -a verbs check 'Compare the tables with what they should hold'
             set -a verbs plan 'Show what `apply` would do, and why'
             set -a verbs apply 'Make the state what a document says: all of it, or nothing when a part fails'
             set -a verbs export 'Print the state as a document that `apply` takes: TOML, or JSON with -j'
-            set -a verbs recover 'Build again what was lost: damaged tables of a simulated machine'
+            set -a verbs recover 'Build again what was lost: the kernel\'s objects, or damaged tables of a simulated machine'
             set -a verbs batch 'Run many commands in one process'
             set -a verbs unit 'IOMMU units: what each can do, and is doing'
             set -a verbs backend 'Backends: what can drive an IOMMU here'
@@ -36,6 +37,8 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
         case device
             set -a verbs add 'Add a device to the simulated machine'
             set -a verbs remove 'Remove a device from the simulated machine'
+            set -a verbs bind 'Give a device of real hardware to vfio-pci, and hold it, so that its slots can be used'
+            set -a verbs unbind 'Let a device of real hardware go, and give it back to the driver that it had'
             set -a verbs list 'List the devices'
             set -a verbs show 'Show a device and what its slots hold'
         case 'device add'
@@ -44,6 +47,11 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts --pri 'It has PRI: it can ask for pages.'
             set -a opts '--pasid-bits=' 'Width of its PASIDs; default: none.'
         case 'device remove'
+            set takes RID
+            set -a opts --force 'Take its users off first.'
+        case 'device bind'
+            set takes RID
+        case 'device unbind'
             set takes RID
             set -a opts --force 'Take its users off first.'
         case 'device list'
@@ -57,6 +65,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a verbs destroy 'Destroy a domain with all its mappings'
             set -a verbs map 'Map a range of input addresses; every slot that uses the domain sees it at once'
             set -a verbs unmap 'Unmap a range of whole mappings, and flush it from all caches'
+            set -a verbs dirty 'Track what devices write to a domain that was created with --dirty; real hardware only'
         case 'domain create'
             set takes ''
             set -a opts --nest-parent 'Page tables can be nested on it.'
@@ -82,6 +91,8 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set takes DOMAIN
             set -a opts '--iova=' 'First input address.'
             set -a opts '--size=' 'Bytes, as 4096, 4K or 1G.'
+        case 'domain dirty'
+            set takes DOMAIN 'on|off|read'
         case memory
             set -a verbs create 'Set memory aside and give it a name'
             set -a verbs list 'List the named memory'
@@ -159,6 +170,9 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
         case topology
             set -a opts '--by=domain|device' 'What stands at the roots.'
             set -a opts '--format=tree' 'How it is drawn.'
+        case exec
+            set takes ''
+            set -a opts '*--device=RID' 'A device that is bound.'
         case translate
             set takes RID ''
             set -a opts '--pasid=PASID' 'PASID of the slot.'
@@ -187,6 +201,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts --keep-going 'Do what can be done, where else one failure undoes all.'
         case export
         case recover
+            set -a opts --forget 'Forget every object instead of building it again.'
         case batch
             set takes FILE
             set -a opts --atomic 'All lines take effect together, or none of them.'

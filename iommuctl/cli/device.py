@@ -20,6 +20,9 @@ iommuctl device list
 # what it can do, and what each of its slots holds
 iommuctl device show 0000:00:01.0
 iommuctl device remove 0000:00:01.0 --force
+# real hardware: to vfio-pci, so that its slots can be used, and back to the driver that it had
+iommuctl device bind 0000:00:10.0
+iommuctl device unbind 0000:00:10.0 --force
 """
 
 app = module_app("Devices: what uses I/O page tables.", EXAMPLES)
@@ -51,19 +54,54 @@ def remove(ctx: typer.Context, rid: RidText, force: Force = False) -> None:
     session.changed(f"{device.rid}: removed", device)
 
 
+@app.command("bind")
+def bind(ctx: typer.Context, rid: RidText) -> None:
+    """Give a device of real hardware to vfio-pci, and hold it, so that its slots can be used.
+
+    Its driver lets go of it, which `device unbind` undoes. No other device of its IOMMU group may be with a driver of
+    the kernel's own.
+    """
+    session = session_of(ctx)
+    device = session.iommu.device_bind(rid)
+    session.changed(f"{device.rid}: bound to {device.driver or 'no driver'}, its slots can be used", device)
+
+
+@app.command("unbind")
+def unbind(ctx: typer.Context, rid: RidText, force: Force = False) -> None:
+    """Let a device of real hardware go, and give it back to the driver that it had.
+
+    Refused while its slots hold something.
+    """
+    session = session_of(ctx)
+    device = session.iommu.device_unbind(rid, force=force)
+    session.changed(f"{device.rid}: unbound, {topology.kernel_words(device)}", device)
+
+
 @app.command("list")
 def list_(ctx: typer.Context, brief: Brief = False) -> None:
     """List the devices."""
     session = session_of(ctx)
-    devices = session.iommu.devices()
+    with session.iommu.reading():
+        devices, real = session.iommu.devices(), session.iommu.is_real
     if session.json:
         session.document({"devices": devices})
     elif brief:
         session.out.lines(str(device.rid) for device in devices)
     else:
+        columns = [Column("RID", "rid"), Column("ATS"), Column("PRI"), Column("PASID BITS")]
+        columns += [Column("BOUND"), Column("DRIVER"), Column("OWNER"), Column("GROUP WITH")] if real else []
         session.out.table(
-            [Column("RID", "rid"), Column("ATS"), Column("PRI"), Column("PASID BITS")],
-            [[str(device.rid), _yes(device.ats), _yes(device.pri), str(device.pasid_bits)] for device in devices],
+            columns,
+            [
+                [
+                    str(device.rid),
+                    _yes(device.ats),
+                    _yes(device.pri),
+                    str(device.pasid_bits),
+                    *([_yes(device.bound), device.driver, device.owner, _siblings(device)] if real else []),
+                ]
+                for device in devices
+            ],
             empty="no devices",
         )
 
@@ -74,14 +112,17 @@ def show(ctx: typer.Context, rid: RidText) -> None:
     session = session_of(ctx)
     with session.iommu.reading():
         device = session.iommu.device(rid)
-        slots = session.iommu.slots(rid=rid)
+        slots, real = session.iommu.slots(rid=rid), session.iommu.is_real
     if session.json:
         from iommuctl.cli import jsonout
 
         session.document({**jsonout.device(device), "slots": [jsonout.slot(slot, of_device=True) for slot in slots]})
         return
     held = topology.slots_of_device(slots)
-    session.out.tree([Node([("rid", str(device.rid)), ("", f"  {_abilities(device)}")], held)])
+    words = [_abilities(device), *(_situation(device) if real else [])]
+    session.out.tree([Node([("rid", str(device.rid)), ("", f"  {', '.join(words)}")], held)])
+    if device.siblings:
+        session.out.line(("", f"in one IOMMU group with {_siblings(device)}: what its own slot holds is theirs, too"))
 
 
 def _yes(value: bool) -> str:
@@ -91,3 +132,12 @@ def _yes(value: bool) -> str:
 def _abilities(device: Device) -> str:
     words = [f"ATS {_yes(device.ats)}", f"PRI {_yes(device.pri)}"]
     return ", ".join([*words, f"{device.pasid_bits} PASID bits" if device.pasid_bits else "no PASIDs"])
+
+
+def _situation(device: Device) -> list[str]:
+    """With which driver a real device is, and whose its slots are."""
+    return [f"bound to {device.driver}"] if device.bound else [topology.kernel_words(device)]
+
+
+def _siblings(device: Device) -> str:
+    return " ".join(str(rid) for rid in device.siblings)

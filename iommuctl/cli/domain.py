@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`iommuctl domain`: kernel-managed I/O page tables."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from iommuctl import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief, DomainName, Force, Iova, Label, Prot, Size
-from iommuctl.cli.render import Column
+from iommuctl.cli.render import Column, memory_place
 from iommuctl.cli.session import Session, session_of
 from iommuctl.errors import Usage
 from iommuctl.model import Domain, Mapping
@@ -23,6 +23,11 @@ iommuctl domain list
 iommuctl domain show domain2
 iommuctl domain unmap domain1 --iova 0x100000 --size 64K
 iommuctl domain destroy domain1 --force
+# real hardware: what do devices write?
+iommuctl domain create domain3 --dirty
+iommuctl domain dirty domain3 on
+iommuctl domain dirty domain3 read
+iommuctl domain dirty domain3 off
 """
 
 app = module_app(
@@ -92,14 +97,15 @@ def show(ctx: typer.Context, name: DomainName) -> None:
     with iommu.reading():
         domain = iommu.domain(name)
         mappings, slots = iommu.mappings(name), iommu.slots(domain=name)
-        reserved = iommu.capabilities().reserved
-    aperture = (0, (1 << domain.width) - 1)
+        ranges, real = iommu.ranges(name), iommu.is_real
     if session.json:
-        ranges = {
-            "aperture": [f"{end:#x}" for end in aperture],
-            "reserved": [[f"{first:#x}", f"{last:#x}"] for first, last in reserved],
-        }
-        session.document(*_parts(session, domain), ranges, {"mappings": mappings, "slots": slots})
+        apertures, reserved = ([[f"{end:#x}" for end in each] for each in part] for part in ranges)
+        # A simulated machine has one range, without a hole; of real ones there may be several.
+        session.document(
+            *_parts(session, domain),
+            {"aperture": apertures if real else apertures[0], "reserved": reserved},
+            {"mappings": mappings, "slots": slots},
+        )
         return
     from iommuctl.cli.topology import slots_of_domain
 
@@ -109,8 +115,8 @@ def show(ctx: typer.Context, name: DomainName) -> None:
         [
             *([("label", domain.label)] if domain.label else []),
             ("backend", iommu.backend_name or ""),
-            ("aperture", f"{aperture[0]:#x}..{aperture[1]:#x} ({domain.width} bits)"),
-            *[("reserved", f"{first:#x}..{last:#x}") for first, last in reserved],
+            *[("aperture", f"{first:#x}..{last:#x} ({domain.width} bits)") for first, last in ranges.aperture],
+            *[("reserved", f"{first:#x}..{last:#x}") for first, last in ranges.reserved],
             ("page sizes", _sizes(domain)),
             ("mappings", str(len(mappings))),
             ("slots", str(len(slots))),
@@ -190,6 +196,38 @@ def unmap(ctx: typer.Context, name: DomainName, *, iova: Iova, size: Size) -> No
     )
 
 
+@app.command("dirty")
+def dirty(
+    ctx: typer.Context,
+    name: DomainName,
+    action: Annotated[
+        Literal["on", "off", "read"],
+        typer.Argument(metavar="on|off|read", help="Begin, end, or say what was written.", show_default=False),
+    ],
+) -> None:
+    """Track what devices write to a domain that was created with --dirty; real hardware only.
+
+    `read` lists the ranges that were written since the last time, or since `on`, and forgets them.
+    """
+    session = session_of(ctx)
+    if action != "read":
+        session.iommu.dirty_tracking(name, on=action == "on")
+        session.changed(f"{name}: dirty tracking is {action}", {"domain": name, "tracking": action == "on"})
+        return
+    found = session.iommu.read_dirty(name)
+    if session.json:
+        ranges = [{"iova": f"{iova:#x}", "size": size} for iova, size in found.ranges]
+        session.changed("", {"domain": name, "granule": found.granule, "ranges": ranges})
+        return
+    count = "1 range" if len(found.ranges) == 1 else f"{len(found.ranges)} ranges"
+    session.changed(f"{name}: {count} written since the last time, in units of {numbers.unit(found.granule)}")
+    if found.ranges:
+        session.out.table(
+            [Column("IOVA", "address"), Column("LAST"), Column("SIZE")],
+            [[f"{iova:#x}", f"{iova + size - 1:#x}", numbers.unit(size)] for iova, size in found.ranges],
+        )
+
+
 def _parts(session: Session, domain: Domain) -> tuple[Any, ...]:
     return domain, {"backend": session.iommu.backend_name}
 
@@ -205,4 +243,4 @@ def _sizes(domain: Domain) -> str:
 def _target(mapping: Mapping) -> str:
     if mapping.memory is None:
         return f"{mapping.pa:#x}"
-    return f"{mapping.memory}+{mapping.offset:#x}" if mapping.offset else mapping.memory
+    return memory_place(mapping.memory, mapping.offset)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from iommuctl.model import (
+    NO_PHYSICAL,
     Attachment,
     Binding,
+    Call,
     Changed,
     Command,
     Device,
@@ -24,6 +26,8 @@ from iommuctl.model import Mapping as DomainMapping
 
 if TYPE_CHECKING:
     from iommuctl.inspect.decode import Decoded
+    from iommuctl.requests import MemorySource
+    from iommuctl.session import Outcome
 
 SCHEMA = 1
 
@@ -52,6 +56,11 @@ def address(value: int | None) -> str | None:
     return None if value is None else f"{value:#x}"
 
 
+def physical(value: int | None) -> str | None:
+    """A physical address; None where only the kernel knows it, and rows have an address of their own."""
+    return None if value is None or value >= NO_PHYSICAL else f"{value:#x}"
+
+
 def fields_of(values: Mapping[str, int]) -> dict[str, str]:
     """The fields of a structure."""
     return {name: f"{value:#x}" for name, value in values.items()}
@@ -59,7 +68,16 @@ def fields_of(values: Mapping[str, int]) -> dict[str, str]:
 
 def device(value: Device) -> dict[str, Any]:
     """A device and what it can do."""
-    return {"rid": str(value.rid), "ats": value.ats, "pri": value.pri, "pasid_bits": value.pasid_bits}
+    return {
+        "rid": str(value.rid),
+        "ats": value.ats,
+        "pri": value.pri,
+        "pasid_bits": value.pasid_bits,
+        "bound": value.bound,
+        "driver": value.driver or None,
+        "owner": value.owner or None,
+        "siblings": [str(rid) for rid in value.siblings],
+    }
 
 
 def domain(value: Domain) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def mapping(value: DomainMapping) -> dict[str, Any]:
     return {
         "iova": address(value.iova),
         "size": value.size,
-        "pa": address(value.pa),
+        "pa": physical(value.pa),
         "memory": value.memory,
         "offset": value.offset,
         "prot": value.prot,
@@ -88,7 +106,17 @@ def mapping(value: DomainMapping) -> dict[str, Any]:
 
 def memory(value: Memory) -> dict[str, Any]:
     """Named memory."""
-    return {"name": value.name, "id": value.id, "pa": address(value.pa), "size": value.size}
+    return {"name": value.name, "id": value.id, "pa": physical(value.pa), "size": value.size}
+
+
+def memory_source(value: "MemorySource") -> dict[str, Any]:
+    """Where named memory comes from."""
+    return {
+        "path": value.path,
+        "fd": value.fd and {"pid": value.fd[0], "fd": value.fd[1]},
+        "dma_buf": value.dma_buf and {"rid": str(value.dma_buf[0]), "bar": value.dma_buf[1]},
+        "hugepages": value.hugepages,
+    }
 
 
 def pgtable(value: PageTable) -> dict[str, Any]:
@@ -174,9 +202,21 @@ def decoded(value: "Decoded") -> dict[str, Any]:
     }
 
 
+def call(value: Call) -> dict[str, Any]:
+    """A call to the kernel."""
+    return {"ioctl": value.name, "fields": fields_of(value.fields)}
+
+
 def memory_write(value: MemoryWrite) -> dict[str, Any]:
-    """A word of memory that changes."""
-    return {"address": address(value.address), "old": address(value.old), "new": address(value.new)}
+    """A word of memory that changes; in named memory of real hardware, which one and where in it."""
+    place = {"memory": value.memory, "offset": value.offset} if value.memory else {}
+    return {"address": physical(value.address), **place, "old": address(value.old), "new": address(value.new)}
+
+
+def outcome(value: "Outcome") -> dict[str, Any]:
+    """What the hardware and the kernel were told, and what was written."""
+    calls = {"calls": plain(value.calls)} if value.calls else {}
+    return {"commands": plain(value.commands), **calls, "writes": plain(value.writes)}
 
 
 _CONVERTERS: dict[type, Callable[[Any], Any]] = {
@@ -191,6 +231,7 @@ _CONVERTERS: dict[type, Callable[[Any], Any]] = {
     Fault: fault,
     Step: step,
     Command: command,
+    Call: call,
     Changed: changed,
     MemoryWrite: memory_write,
 }

@@ -14,7 +14,7 @@ from iommuctl.cli.files import not_text, opened
 from iommuctl.cli.progress import progress
 from iommuctl.cli.render import Output
 from iommuctl.cli.session import Session, session_of
-from iommuctl.errors import Usage
+from iommuctl.errors import StateDamaged, Usage
 
 if TYPE_CHECKING:
     from iommuctl.plan.applying import Applied, Plan
@@ -31,11 +31,13 @@ iommuctl apply today.plan
 # also remove what the document does not name
 iommuctl plan topology.toml --prune --detailed-exitcode
 iommuctl apply topology.toml --prune
-# build damaged tables again
+# build damaged tables again, or on real hardware what the kernel has lost; or forget it all
 iommuctl recover
+iommuctl recover --forget
 """
 
 SYMBOLS = {"add": ("good", "+"), "change": ("address", "~"), "replace": ("address", "-/+"), "remove": ("bad", "-")}
+SINGULAR = {"memories": "memory", "domains": "domain", "mappings": "mapping", "slots": "slot"}
 PENDING = 6
 FEW = 6
 """Ranges of a page table that are shown on its line."""
@@ -149,24 +151,75 @@ def export(ctx: typer.Context) -> None:
 
 
 @app.command("recover")
-def recover(ctx: typer.Context) -> None:
-    """Build again what was lost: damaged tables of a simulated machine.
+def recover(
+    ctx: typer.Context,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget every object instead of building it again.")] = False,
+) -> None:
+    """Build again what was lost: the kernel's objects, or damaged tables of a simulated machine.
 
-    Does nothing where `check` finds nothing. The machine is made anew with all its objects; its memory is empty then.
+    Does nothing where nothing is lost. Objects of the kernel are lost with the process that kept them; memory without
+    a file behind it comes back empty. A simulated machine is made anew with all its objects when `check` finds a
+    problem; its memory is empty then. With --forget there are no objects afterwards: what is left of them is not
+    touched.
     """
-    from iommuctl.plan.applying import rebuild
-
     session = session_of(ctx)
     _check_alone(session, "recover")
+    if session.iommu.is_real:
+        _recover_real(session, forget=forget)
+    else:
+        _recover_simulated(session, forget=forget)
+
+
+def _recover_real(session: Session, *, forget: bool) -> None:
     iommu = session.iommu
-    if not iommu.check():
+    because = iommu.lost()
+    if not because:
+        session.changed("nothing is lost: the kernel has what it should", {"changed": False})
+        return
+    with iommu.reading():
+        domains = iommu.domains()
+        made = {
+            "memories": len(iommu.memories()),
+            "domains": len(domains),
+            "mappings": sum(len(iommu.mappings(domain.name)) for domain in domains),
+            "slots": len(iommu.slots()),
+        }
+    words = ", ".join(f"{count} {name if count != 1 else SINGULAR[name]}" for name, count in made.items())
+    if forget:
+        iommu.forget_lost()
+        session.changed(f"forgotten: {words}", {"changed": True, "lost": because, "forgotten": made})
+        return
+    told = iommu.rebuild_lost()
+    iommu.last = iommu.last._replace(warnings=(*iommu.last.warnings, *told))
+    session.changed(f"made again: {words}", {"changed": True, "lost": because, "made": made})
+
+
+def _recover_simulated(session: Session, *, forget: bool) -> None:
+    from iommuctl.plan.applying import rebuild
+
+    iommu = session.iommu
+    if not _is_damaged(session, forget=forget):
         session.changed("nothing is lost: the tables hold what they should", {"changed": False})
+        return
+    if forget:
+        iommu.reset()
+        session.changed("every object is forgotten; the machine is as it was made", {"changed": True})
         return
     done = rebuild(iommu)
     iommu.last = done.outcome
     session.changed(
         f"the machine is made anew with its {len(done.plan.changes)} objects; its memory is zero", {"changed": True}
     )
+
+
+def _is_damaged(session: Session, *, forget: bool) -> bool:
+    try:
+        return bool(session.iommu.check())
+    except StateDamaged:
+        # Without its memory a machine can be forgotten, but not be made again.
+        if forget:
+            return True
+        raise
 
 
 def _check_alone(session: Session, command: str) -> None:
@@ -203,12 +256,13 @@ def _report(session: Session, done: "Applied") -> None:
     found, failures = done.plan, done.failures
     session.warn()
     if session.json:
-        outcome = session.iommu.last
+        from iommuctl.cli import jsonout
+
         failed = [{**_change(failure.change), "error": described(failure.error)} for failure in failures]
         changed = done.changed and not session.dry_run
         parts: dict[str, Any] = {"changed": changed, **_document(found), "failed": failed}
         if session.dry_run:
-            parts |= {"dry_run": True, "commands": outcome.commands, "writes": outcome.writes}
+            parts |= {"dry_run": True, **jsonout.outcome(session.iommu.last)}
         session.document(parts)
         return
     for failure in failures:
@@ -217,7 +271,7 @@ def _report(session: Session, done: "Applied") -> None:
         return
     _show(session.out, found, failed={failure.change.key for failure in failures}, done=not session.dry_run)
     if session.dry_run:
-        session.out.outcome(session.iommu.last, writes=True)
+        session.out.outcome(session.iommu.last, dry_run=True)
 
 
 def _show(out: Output, found: "Plan", *, failed: Any = frozenset(), done: bool = False) -> None:

@@ -62,6 +62,11 @@ def field_list(fields: Mapping[str, int]) -> str:
     return " ".join(f"{name}={value:#x}" if value > 9 else f"{name}={value}" for name, value in fields.items() if value)
 
 
+def memory_place(name: str, offset: int) -> str:
+    """A place in named memory, as one types it."""
+    return f"{name}+{offset:#x}" if offset else name
+
+
 def wants_color(choice: str, stream: Any) -> bool:
     """Whether to colour what goes to `stream`: --color, NO_COLOR, a terminal."""
     if choice == "auto":
@@ -120,18 +125,18 @@ class Output:
             self.line(*node.line)
             self._branches(node.children, "")
 
-    def outcome(self, outcome: "Outcome", *, writes: bool) -> None:
-        """The commands that hardware was given, and the words of memory that a dry run would write."""
+    def outcome(self, outcome: "Outcome", *, dry_run: bool) -> None:
+        """The commands that hardware was given; of a dry run also calls to the kernel and words of memory."""
         for command in outcome.commands:
             fields = field_list(command.fields)
             self.line(
                 ("", "  command  "), ("name", command.name), ("", f"  {fields}"), ("dim", f"  {command.raw.hex()}")
             )
-        if writes:
-            for write in outcome.writes:
-                self.line(
-                    ("", "  write    "), ("address", f"{write.address:#x}"), ("", f"  {write.old:#x} -> {write.new:#x}")
-                )
+        for call in outcome.calls if dry_run else ():
+            self.line(("", "  call     "), ("name", call.name), ("", f"  {field_list(call.fields)}"))
+        for write in outcome.writes if dry_run else ():
+            place = memory_place(write.memory, write.offset) if write.memory else f"{write.address:#x}"
+            self.line(("", "  write    "), ("address", place), ("", f"  {write.old:#x} -> {write.new:#x}"))
 
     def hexdump(self, data: bytes, base: int) -> None:
         """Sixteen bytes to a line with their addresses."""

@@ -92,19 +92,22 @@ class Session:
         A dry run shows what would have been written; `commands` shows the commands in any case.
         """
         self.warn()
-        outcome = self.iommu.last if self.dry_run or commands else None
+        shown = self.dry_run or commands
         if self.json:
             extra: list[Any] = [{"dry_run": True}] if self.dry_run else []
             if self.iommu.last.warnings:
                 extra.append({"warnings": self.iommu.last.warnings})
-            extra += [{"commands": outcome.commands, "writes": outcome.writes}] if outcome else []
+            if shown:
+                from iommuctl.cli import jsonout
+
+                extra.append(jsonout.outcome(self.iommu.last))
             self.document(*parts, *extra)
             return
         if self.quiet:
             return
         self.out.line(("dim", "dry run: " if self.dry_run else ""), ("", line))
-        if outcome:
-            self.out.outcome(outcome, writes=self.dry_run)
+        if shown:
+            self.out.outcome(self.iommu.last, dry_run=self.dry_run)
 
     def warn(self) -> None:
         """Say on stderr what the backend noted about the last operation."""

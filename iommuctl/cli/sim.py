@@ -189,7 +189,7 @@ def dma(
             out.hexdump(result.data, iova)
         if session.dry_run:
             out.line(("dim", "dry run: nothing was written, and no cache was filled"))
-            out.outcome(session.iommu.last, writes=True)
+            out.outcome(session.iommu.last, dry_run=True)
     if result.fault:
         raise typer.Exit(1)
 

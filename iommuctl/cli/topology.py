@@ -36,7 +36,8 @@ def topology(
 ) -> None:
     """Show who is attached to what.
 
-    A page table that is bound to a slot is nested on the domain under which it stands.
+    A page table that is bound to a slot is nested on the domain under which it stands. Of a device of real hardware
+    that is not bound, the kernel's driver and what it uses are shown.
     """
     session = session_of(ctx)
     if session.json:
@@ -45,6 +46,9 @@ def topology(
     iommu = session.iommu
     with iommu.reading():
         domains, devices, slots = iommu.domains(), iommu.devices(), iommu.slots()
+        lost = iommu.lost()
+    if lost:
+        session.out.line(("bad", "lost: "), ("", f"{lost}; `iommuctl recover` makes what follows again"))
     session.out.tree(tree_by_domain(domains, devices, slots) if by == "domain" else tree_by_device(devices, slots))
     if not domains and not devices:
         session.out.line(("dim", "no domains and no devices"))
@@ -82,21 +86,36 @@ def tree_by_domain(domains: Sequence[Domain], devices: Sequence[Device], slots: 
         line: list[Span] = [("name", domain.name), ("dim", kind), *_label(domain.label)]
         nodes.append(Node(line, slots_of_domain(held[domain.id])))
     used = {slot.slot.rid for slot in slots}
-    if idle := [Node([("rid", str(device.rid))]) for device in devices if device.rid not in used]:
-        nodes.append(Node([("dim", "attached to nothing")], idle))
+    idle = [device for device in devices if device.rid not in used]
+    if free := [_device(device) for device in idle if device.bound]:
+        nodes.append(Node([("dim", "attached to nothing")], free))
+    if others := [_device(device) for device in idle if not device.bound]:
+        nodes.append(Node([("dim", "not bound")], others))
     return nodes
 
 
 def tree_by_device(devices: Sequence[Device], slots: Sequence[Occupant]) -> list[Node]:
     """Every device with what its slots hold."""
     held: dict[Rid, list[Occupant]] = {device.rid: [] for device in devices}
+    there = {device.rid: device for device in devices}
     for slot in slots:
         held.setdefault(slot.slot.rid, []).append(slot)
     nodes = []
     for rid, rows in held.items():
-        below = slots_of_device(rows) or [Node([("dim", "attached to nothing")])]
-        nodes.append(Node([("rid", str(rid))], below))
+        device = there.get(rid, Device(rid))
+        below = slots_of_device(rows) or ([Node([("dim", "attached to nothing")])] if device.bound else [])
+        nodes.append(_device(device)._replace(children=below))
     return nodes
+
+
+def kernel_words(device: Device) -> str:
+    """Whose the slots of a device are that is not bound, and what they hold."""
+    return f"kernel: {', '.join([device.driver or 'no driver', *filter(None, [device.owner])])}"
+
+
+def _device(device: Device) -> Node:
+    kernel: list[Span] = [] if device.bound else [("", f"  {kernel_words(device)}")]
+    return Node([("rid", str(device.rid)), *kernel])
 
 
 def _held(held: Occupant, *, name_domain: bool = False) -> list[Span]:
@@ -116,12 +135,12 @@ def _label(label: str | None) -> list[Span]:
 
 
 def document(iommu: "Iommu") -> dict[str, Any]:
-    """The whole topology, by domain and by device."""
+    """The whole topology, by domain and by device; `lost` is why the kernel has nothing of it any more."""
     from iommuctl.cli import jsonout
 
     with iommu.reading():
         domains, devices, slots = iommu.domains(), iommu.devices(), iommu.slots()
-        backend = iommu.backend_name
+        backend, lost = iommu.backend_name, iommu.lost()
     by_domain: dict[int, list[Any]] = {domain.id: [] for domain in domains}
     by_rid: dict[Rid, list[Any]] = {device.rid: [] for device in devices}
     for slot in slots:
@@ -129,6 +148,7 @@ def document(iommu: "Iommu") -> dict[str, Any]:
         by_rid.setdefault(slot.slot.rid, []).append(jsonout.slot(slot, of_device=True))
     return {
         "backend": backend,
+        "lost": lost or None,
         "domains": [
             {**jsonout.domain(domain), "backend": backend, "slots": by_domain[domain.id]} for domain in domains
         ],

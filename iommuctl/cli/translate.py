@@ -8,9 +8,9 @@ import typer
 from iommuctl import numbers
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Pasid, RidText
-from iommuctl.cli.render import Output, field_list
+from iommuctl.cli.render import Output, field_list, memory_place
 from iommuctl.cli.session import Session, session_of
-from iommuctl.model import Fault, Memory, Step, Translation
+from iommuctl.model import NO_PHYSICAL, Fault, Memory, Step, Translation
 
 EXAMPLES = """
 iommuctl translate 0000:00:01.0 0x1000
@@ -43,7 +43,8 @@ def translate(
     """Walk the tables: where would this address go?
 
     Shows each entry that the hardware would read. No cache is asked or filled, nothing is marked accessed.
-    An address that faults is an answer, too: the exit code is 0.
+    An address that faults is an answer, too: the exit code is 0. On real hardware nobody can read the tables that the
+    kernel manages: what they map is known, and named memory with an offset stands for where that lies.
     """
     session = session_of(ctx)
     with session.iommu.reading():
@@ -86,9 +87,12 @@ def show_end(out: Output, answer: Translation, place: tuple[Memory, int] | None 
         out.line(("bad", "fault "), ("", fault_sentence(answer.fault)))
         return
     assert answer.pa is not None
-    memory = f"  ({place[0].name}+{place[1]:#x})" if place else ""
+    if place and answer.pa >= NO_PHYSICAL:
+        where, memory = memory_place(place[0].name, place[1]), ""
+    else:
+        where, memory = f"{answer.pa:#x}", f"  ({place[0].name}+{place[1]:#x})" if place else ""
     page = f"  {numbers.human(answer.page_size)} page" if answer.page_size else ""
-    out.line(("good", "-> "), ("address", f"{answer.pa:#x}"), ("", f"{memory}  {answer.prot or ''}{page}"))
+    out.line(("good", "-> "), ("address", where), ("", f"{memory}  {answer.prot or ''}{page}"))
 
 
 def fault_sentence(fault: Fault) -> str:
@@ -97,21 +101,21 @@ def fault_sentence(fault: Fault) -> str:
 
 
 def _memory_at(session: Session, pa: int | None) -> tuple[Memory, int] | None:
-    if pa is None:
-        return None
-    for memory in session.iommu.memories():
-        if memory.pa <= pa < memory.pa + memory.size:
-            return memory, pa - memory.pa
-    return None
+    from iommuctl.named_memory import memory_at
+
+    memory = None if pa is None else memory_at(session.iommu.memories(), pa)
+    return None if pa is None or memory is None else (memory, pa - memory.pa)
 
 
 def document(answer: Translation, place: tuple[Memory, int] | None = None) -> dict[str, Any]:
     """The answer as JSON."""
+    from iommuctl.cli import jsonout
+
     return {
         "rid": answer.slot.rid,
         "pasid": answer.slot.pasid,
         "iova": f"{answer.iova:#x}",
-        "pa": None if answer.pa is None else f"{answer.pa:#x}",
+        "pa": jsonout.physical(answer.pa),
         "memory": place[0].name if place else None,
         "offset": place[1] if place else None,
         "page_size": answer.page_size,

@@ -203,6 +203,29 @@ def test_recover(reference: Run, run: Run) -> None:
     assert reference("export").out == before
 
 
+def test_a_damaged_machine_can_be_forgotten(reference: Run, run: Run, state: Path) -> None:
+    before = reference("export").out
+    assert reference("recover --forget -j").json == {"schema": 1, "changed": False}
+    assert reference("export").out == before
+    root = reference("translate 00:01.0 1M -j").json["steps"][0]["address"]
+    reference("sim", "write", root, "ff" * 16)
+    reference("recover --forget --dry-run")
+    assert reference("export").out == before
+    assert reference("recover --forget").out == "every object is forgotten; the machine is as it was made\n"
+    assert reference("check -j").json["ok"]
+    assert reference("topology -j").json["domains"] == []
+
+
+def test_a_machine_without_its_memory_can_be_forgotten_and_not_be_recovered(
+    reference: Run, run: Run, state: Path
+) -> None:
+    (memory,) = state.glob("memory-*")
+    memory.unlink()
+    assert run("recover -j").error["id"] == "state-damaged"
+    assert reference("recover --forget -j").json["changed"]
+    assert reference("check -j").json["ok"]
+
+
 def test_a_plan_is_not_written_over_its_document(run: Run, file: Path) -> None:
     before = file.read_text("utf-8")
     refused = run("plan", str(file), "--out", str(file), "-j")

@@ -10,7 +10,7 @@ from tests.completion.shells import ROOT, SCRIPTS
 
 FREE = {
     *("A", "A+S", "BITS", "GPA", "HEX", "HEX…", "IOVA", "KEY=VALUE", "N", "NAME", "NEW-RID", "PA", "PID:FD", "RID:BAR"),
-    *("S", "SIZE", "TEXT", "UNIT", "4K,2M,1G"),
+    *("PROGRAM…", "S", "SIZE", "TEXT", "UNIT", "4K,2M,1G"),
 }
 """Metavars of what has to be typed."""
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from iommuctl.cli.app import COMMANDS, EXAMPLES
+from iommuctl.plugins import BACKENDS
+from tests.cli.real import NAME
 from tests.docs.documents import Console
 
 MODULES = ("app", *dict.fromkeys(module for module, _ in COMMANDS.values()))
@@ -47,7 +49,15 @@ IN_BETWEEN = {
     ],
 }
 """What has to come before an example that begins so, where the one above it is another way to begin."""
-NOT_RUN = {"completion": "they install for a user, or for all; tests/completion does it in a home of its own"}
+HARDWARE = (
+    *("device bind", "device unbind", "domain create domain3 --dirty", "domain dirty"),
+    *("memory create disk", "memory create guest", "memory create doorbells", "memory create big"),
+)
+"""How examples begin that need real hardware: a backend of the tests stands in for it, in a folder of its own."""
+NOT_RUN = {
+    "completion": "they install for a user, or for all; tests/completion does it in a home of its own",
+    "exec": "they become another program; tests/cli/test_exec.py has such ones in a process of their own",
+}
 
 
 def lines(module: str) -> list[str]:
@@ -65,11 +75,16 @@ def test_examples_of_the_help(
 ) -> None:
     console = Console(tmp_path, capsys, monkeypatch)
     (tmp_path / "topology.txt").write_text("domain list\n")
+    monkeypatch.setitem(BACKENDS, NAME, "tests.cli.real")
+    simulated, hardware = str(tmp_path / "state"), str(tmp_path / "hardware")
 
     def typed(command: str) -> None:
+        needs = command.removeprefix("iommuctl ").startswith(HARDWARE)
+        monkeypatch.setenv("IOMMUCTL_STATE", hardware if needs else simulated)
         printed = console(command)
         assert printed is None or console.code == 0, (command, printed)
 
+    assert console(f"iommuctl --backend {NAME} --state {hardware} domain create first") is not None
     for command in BEFORE.get(module, []):
         typed(f"iommuctl {command} --quiet")
     for line in lines(module):

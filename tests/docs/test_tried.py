@@ -11,7 +11,10 @@ from tests.docs.documents import ROOT, documents
 NOT_TRIED = {
     f"completion {shell}": "prints a script to be run by another shell: tests/completion runs it there"
     for shell in ("bash", "zsh", "fish")
-}
+} | dict.fromkeys(
+    ("device bind", "device unbind", "domain dirty", "exec"),
+    "needs real hardware: tests/cli/test_real.py and test_exec.py type it on a backend that stands in for that",
+)
 
 _WITH_VALUE = {
     spelling.split()[0] for spelling, _ in global_options() if " " in spelling and not spelling.startswith("-j")
