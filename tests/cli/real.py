@@ -266,6 +266,8 @@ def iommuctl_memory_destroy(context: HardwareContext, memory: Memory) -> bool:
 @hookimpl
 def iommuctl_memory_descriptor(context: HardwareContext, memory: Memory) -> int:
     source = iommuctl_memory_source(context, memory)
+    if because := iommuctl_lost(context):
+        raise Lost(f"memory {memory.name} is gone", because=because)
     if source.dma_buf:
         raise Unsupported(f"memory {memory.name} cannot be read", because="it is a device's")
     return context.kept(Files).named(f"named-{memory.id}", source.path)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices, domains, memory and page tables: what the commands print, as text and as JSON."""
 
+from typing import Any
+
 import pytest
 
 from .conftest import Run
@@ -17,7 +19,7 @@ def test_devices(ok: Run, run: Run) -> None:
     ]
     assert ok("device list --brief").out == "0000:00:01.0\n0000:00:02.0\n"
     # What only devices of a real machine have is there, and says nothing.
-    plain = {"bound": True, "driver": None, "owner": None, "siblings": []}
+    plain: dict[str, Any] = {"bound": True, "driver": None, "owner": None, "siblings": []}
     assert ok("device list -j").json == {
         "schema": 1,
         "devices": [
