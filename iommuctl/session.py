@@ -186,7 +186,7 @@ class Session:
     def _looking(self) -> Iterator[Operation]:
         """An operation that reads; before the first use, on the machine that the folder would have if that is real."""
         with self._read() as operation:
-            used = self._shared or self._open or operation.transaction.meta("backend")
+            used = self._open or operation.transaction.meta("backend")
             name = None if used else self._would_be()
             if name is None:
                 yield operation

@@ -128,7 +128,9 @@ def test_a_guest_s_own_table_and_its_invalidation(built: Shell) -> None:
 
 
 def test_what_linux_refuses_is_refused_before(built: Shell) -> None:
-    error = built.refused(*"domain map domain2 --iova 64M --size 4K --memory vm1 --prot r".split())
+    error = built.refused(
+        *["domain", "map", "domain2", "--iova", "64M", "--size", "4K", "--memory", "vm1", "--prot", "r"]
+    )
     assert (error["id"], "erratum" in error["because"]) == ("unsupported", True)
 
 
