@@ -41,11 +41,6 @@ SHARED = Rid(0, 3, 1, 0), Rid(0, 3, 2, 0)
 IN_THE_WAY = Rid(0, 3, 3, 0)
 NOBODY = 65534
 
-pytestmark = pytest.mark.skipif(
-    not (os.path.exists("/dev/iommu") and os.path.exists(SYSFS.device_path(EDU))),
-    reason="not in the virtual machine with VT-d: no /dev/iommu, or no edu device at 0000:00:10.0",
-)
-
 
 class Killed(BaseException):
     """Stands for SIGKILL between two writes."""
@@ -235,10 +230,7 @@ def test_a_group_has_one_iommufd(cdevs: Callable[[Rid], Cdev], iommufd: int) -> 
     assert f"bound to another iommufd: open in process {os.getpid()}" in said.because
 
 
-@pytest.mark.skipif(
-    not os.path.exists(SYSFS.device_path(IN_THE_WAY)),
-    reason="no third device in the group: QEMU needs -device virtio-rng-pci,bus=br0,addr=3",
-)
+@pytest.mark.group
 def test_a_group_that_is_not_viable(iommufd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     said = refusal(GroupNotViable, lambda: bind_to_vfio(SYSFS, SHARED[0]))
     assert f"{IN_THE_WAY} (driver virtio-pci)" in said.because
