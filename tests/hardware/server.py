@@ -14,6 +14,8 @@ import signal
 import sys
 from typing import Any
 
+from tests.hardware import doomed
+
 LIMIT = 120
 """Seconds after which a command is killed."""
 _PACKAGES = ("iommuctl.cli", "iommuctl.iommufd", "iommuctl.kernel", "iommuctl.state")
@@ -62,6 +64,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
             os.fdopen(number, mode, closefd=False) for number, mode in enumerate(("r", "w", "w"))
         )
         sys.argv = ["iommuctl", *request["words"]]
+        if request["dies"]:
+            doomed.die(**request["dies"])
         from iommuctl.__main__ import main
 
         code = main()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.acceptance.conftest import ROOT
 from tests.acceptance.conftest import Shell as InstalledShell
@@ -27,10 +28,14 @@ class Server:
             cwd=ROOT, env=environment(None, plugins), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, words: list[str], given: dict[str, str], stdin: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, words: list[str], given: dict[str, str], stdin: str = "", *, dies: dict[str, Any] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Type one command. `dies` says at which call to the kernel it is killed: the arguments of doomed.die."""
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps({"words": words, "environment": given, "stdin": stdin}), file=self._process.stdin, flush=True)
+        request = {"words": words, "environment": given, "stdin": stdin, "dies": dies}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         assert line, "the process that forks commands has ended"
         answer = json.loads(line)
@@ -57,3 +62,10 @@ class Shell(InstalledShell):
             [sys.executable, "-m", "iommuctl", *typed], cwd=ROOT, env=self.environment, input=stdin or "",
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
+
+    def killed(self, call: int, when: str, *words: object) -> bool:
+        """Type one command that is killed at its call to the kernel of that number; False if it makes fewer."""
+        assert self._server
+        done = self._server.run([*map(str, words)], self.environment, dies={"call": call, "when": when})
+        assert done.returncode in (0, -9), done.stderr
+        return done.returncode == -9

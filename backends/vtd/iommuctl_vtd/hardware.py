@@ -2,7 +2,6 @@
 """What is VT-d's own on real hardware: capabilities by its registers, first stages as payloads, invalidations."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
@@ -16,10 +15,9 @@ from iommuctl.kernel.vfio_devices import VfioDevices
 from iommuctl.model import Binding, Domain, IommuUnit
 from iommuctl_vtd import uapi
 from iommuctl_vtd.capability import INTERRUPT_RANGE, Capability, capability
+from iommuctl_vtd.host import KIND, registers
 from iommuctl_vtd.registers import ECAP
 
-KIND = "intel-iommu"
-"""What the kernel's driver calls its units in /sys/class/iommu."""
 _HAW = 52
 """No register tells how many bits host addresses have; named memory has none that could be too wide."""
 _APERTURES = (32, 39, 48, 57)
@@ -68,12 +66,12 @@ class Vtd:
 
     @cached_property
     def _units(self) -> list[Capability]:
-        registers = [registers_of(unit) for unit in self._found]
-        return [capability(each.get("CAP", 0), each.get("ECAP", 0), _HAW) for each in registers]
+        shown = [registers(unit) for unit in self._found]
+        return [capability(each["CAP"], each["ECAP"], _HAW) for each in shown]
 
     def units(self) -> list[IommuUnit]:
         """The units that the kernel's driver has announced, with the registers that it shows."""
-        return [IommuUnit(unit.name, "vtd", registers_of(unit)) for unit in self._found]
+        return [IommuUnit(unit.name, "vtd", registers(unit)) for unit in self._found]
 
     def devices(self, machine: Machine) -> VfioDevices:
         return VfioDevices(machine, KIND, self._sysfs)
@@ -117,15 +115,6 @@ class Vtd:
         fields = {"addr": address, "npages": pages, "flags": uapi.IOMMU_VTD_INV_FLAGS_LEAF if leaf else 0}
         raw = bytes(uapi.iommu_hwpt_vtd_s1_invalidate(**fields))
         return [Entry("vtd.hwpt-vtd-s1-invalidate", raw, fields)]
-
-
-def registers_of(unit: Unit) -> dict[str, int]:
-    """The registers that sysfs shows of a unit, as far as they are numbers."""
-    found = {}
-    for name in ("CAP", "ECAP"):
-        with suppress(KeyError, ValueError):
-            found[name] = int(unit.attributes[name.lower()], 16)
-    return found
 
 
 def _all(units: Sequence[Capability], *names: str) -> bool:

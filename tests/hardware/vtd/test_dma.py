@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A device's DMA goes through what commands mapped, one process for each command."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def ready(shell: Shell) -> Iterator[Shell]:
+def ready(shell: Shell) -> Shell:
     """An edu device attached to domain1, which maps 1 MiB of `ram` at 1 MiB."""
     for line in (
         f"device bind {EDU}",

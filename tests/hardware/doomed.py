@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command that is killed at one of its calls to the kernel: iommufd's and VFIO's ioctls, and the writes to sysfs."""
+
+import os
+import signal
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+
+def die(call: int, when: str) -> None:
+    """Have this process killed before or after its ioctl of that number, the first is 1."""
+    from iommuctl.iommufd import session, vfio
+
+    numbers = count(1)
+
+    def doomed(real: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            number = next(numbers)
+            if number == call and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer = real(*arguments)
+            if number == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return called
+
+    session.ioctl = doomed(session.ioctl)  # type: ignore[attr-defined]
+    vfio.ioctl = doomed(vfio.ioctl)  # type: ignore[attr-defined]

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command that is killed at any of its calls to the kernel: the next one repairs what it left.
+
+After it, the state is the old or the new one, the DMA of each slot agrees with it, and the iommufd has exactly the
+objects that it would have had.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.hardware.held import held
+from tests.hardware.shell import Shell
+
+EDU, OTHER = "0000:00:10.0", "0000:00:11.0"
+MIB = 1 << 20
+PLAIN = f"""
+device bind {EDU}
+memory create ram --size 1M
+memory create other --size 1M
+domain create domain1
+domain map domain1 --iova 1M --size 64K --memory ram
+domain create domain2
+domain map domain2 --iova 1M --size 64K --memory other
+"""
+NESTED = f"""
+device bind {EDU}
+memory create ram --size 32M
+domain create domain1 --nest-parent
+domain map domain1 --iova 0 --size 32M --memory ram
+attach domain1 {EDU}
+"""
+SETUPS = {"plain": PLAIN, "attached": PLAIN + f"attach domain1 {EDU}\n", "nested": NESTED}
+CALLS = 40
+"""More than any of these commands makes."""
+
+
+def typed(shell: Shell, lines: str) -> None:
+    for line in lines.split("\n"):
+        if line:
+            shell(*line.split())
+
+
+def shown(shell: Shell) -> list[tuple[str, list[object], list[object]]]:
+    """All that rows say."""
+    domains = [shell.json("domain", "show", each["name"]) for each in shell.json("domain", "list")["domains"]]
+    return [(domain["name"], domain["mappings"], domain["slots"]) for domain in domains]
+
+
+def every_death(
+    shell: Shell, words: Sequence[object], undo: Sequence[Sequence[object]], state: Path, works: Callable[[], None]
+) -> None:
+    """Kill the command at each of its calls, before and after it; check what the next commands find."""
+    with held(state) as machine:
+        objects = machine.objects()
+    old = shown(shell)
+    shell(*words)
+    new = shown(shell)
+    assert new != old
+    with held(state) as machine:
+        more = machine.objects()
+    for line in undo:
+        shell(*line)
+    deaths = 0
+    for call in range(1, CALLS):
+        for when in ("before", "after"):
+            if not shell.killed(call, when, *words):
+                assert deaths >= 2, "it made no calls"
+                return
+            deaths += 1
+            now = shown(shell)
+            assert now in (old, new), f"killed {when} call {call}"
+            with held(state) as machine:
+                assert machine.objects() == (objects if now == old else more), f"killed {when} call {call}"
+            assert shell("check").startswith("ok")
+            if now == old:
+                shell(*words)
+            works()
+            for line in undo:
+                shell(*line)
+            assert shown(shell) == old
+    raise AssertionError(f"more than {CALLS} calls")
+
+
+def moves(state: Path, number: int, at: int = MIB) -> Callable[[], None]:
+    """That the device's DMA reaches that memory."""
+
+    def check() -> None:
+        with held(state) as machine:
+            machine.write(number, 0, b"seen")
+            machine.write(number, 0x1000, bytes(4))
+            machine.edu(EDU).load(at, 4)
+            machine.edu(EDU).store(at + 0x1000, 4)
+            assert machine.read(number, 0x1000, 4) == b"seen"
+
+    return check
+
+
+def test_map(shell: Shell, state: Path) -> None:
+    typed(shell, SETUPS["attached"])
+    where = ("--iova", "2M", "--size", "64K")
+    every_death(
+        shell, ["domain", "map", "domain1", *where, "--memory", "ram"], [["domain", "unmap", "domain1", *where]],
+        state, moves(state, 1, 2 * MIB),
+    )  # fmt: skip
+
+
+def test_unmap(shell: Shell, state: Path) -> None:
+    typed(shell, SETUPS["attached"])
+    where = ("--iova", "1M", "--size", "64K")
+    every_death(
+        shell, ["domain", "unmap", "domain1", *where], [["domain", "map", "domain1", *where, "--memory", "ram"]],
+        state, lambda: None,
+    )  # fmt: skip
+
+
+def test_attach(shell: Shell, state: Path) -> None:
+    """The domain has a HWPT from the second time on: the first is in test_first_attach."""
+    typed(shell, SETUPS["plain"])
+    shell("attach", "domain1", EDU)
+    shell("detach", "domain1", EDU)
+    every_death(shell, ["attach", "domain1", EDU], [["detach", "domain1", EDU]], state, moves(state, 1))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_first_attach_of_a_domain(shell: Shell, state: Path, when: str) -> None:
+    typed(shell, SETUPS["plain"])
+    with held(state) as machine:
+        objects = machine.objects()
+    call = 1
+    while shell.killed(call, when, "attach", "domain1", EDU):
+        assert not shown(shell)[0][2], "it is attached"
+        with held(state) as machine:
+            assert machine.objects() == objects, f"killed {when} call {call}"
+        call += 1
+    assert call > 2
+    moves(state, 1)()
+
+
+def test_replace(shell: Shell, state: Path) -> None:
+    typed(shell, SETUPS["attached"])
+    shell("attach", "domain2", EDU, "--replace")
+    shell("attach", "domain1", EDU, "--replace")
+    every_death(
+        shell, ["attach", "domain2", EDU, "--replace"], [["attach", "domain1", EDU, "--replace"]],
+        state, moves(state, 2),
+    )  # fmt: skip
+
+
+def test_device_bind(shell: Shell, state: Path) -> None:
+    typed(shell, SETUPS["plain"])
+    with held(state) as machine:
+        objects = machine.objects()
+    for when in ("before", "after"):
+        call = 1
+        while shell.killed(call, when, "device", "bind", OTHER):
+            found = shell.json("device", "show", OTHER)
+            if found["bound"]:
+                shell("device", "unbind", OTHER)
+            else:
+                assert not found["driver"], f"killed {when} call {call}: the driver is {found['driver']}"
+            with held(state) as machine:
+                assert machine.objects() == objects
+            call += 1
+        assert call > 1
+        shell("device", "unbind", OTHER)
+
+
+@pytest.mark.nesting
+def test_bind(shell: Shell, state: Path) -> None:
+    typed(shell, SETUPS["nested"])
+    words = ["bind-pgtable", "domain1", EDU, "--addr", "0x100000"]
+    every_death(shell, words, [["unbind-pgtable", "domain1", EDU]], state, lambda: None)
+
+
+@pytest.mark.nesting
+def test_bind_of_a_pasid(shell: Shell, state: Path) -> None:
+    typed(shell, SETUPS["nested"])
+    words = ["bind-pgtable", "domain1", EDU, "--addr", "0x100000", "--pasid", 5]
+    every_death(shell, words, [["unbind-pgtable", "domain1", EDU, "--pasid", 5]], state, lambda: None)
