@@ -84,6 +84,13 @@ class Operation:
 
     @property
     def driver(self) -> "Driver":
+        """Raises Unsupported where the machine is real."""
+        if self.real:
+            raise Unsupported(
+                "the tables of this machine cannot be read",
+                because="the kernel manages them, and shows them to nobody",
+                hint="`iommuctl translate` answers from what is mapped; `table dump PGTABLE` reads page tables",
+            )
         answer: Driver = self.call("driver")
         return answer
 

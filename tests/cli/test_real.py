@@ -294,6 +294,13 @@ def test_a_real_machine_refuses_what_is_for_simulators(real: Run, run: Run, line
     assert (refused.code, refused.error["id"]) == (3, "unsupported")
 
 
+@pytest.mark.parametrize("what", ["host", "00:10.0"])
+def test_tables_of_the_kernel_are_not_dumped(real: Run, run: Run, what: str) -> None:
+    refused = run(f"table dump {what} -j").error
+    assert (refused["id"], refused["what"]) == ("unsupported", "the tables of this machine cannot be read")
+    assert real("table dump t -j").json["entries"]
+
+
 def test_units_have_the_registers_that_there_are(real: Run) -> None:
     assert real("unit list --brief").out == "dmar0\n"
     shown = real("unit show dmar0 -j").json
