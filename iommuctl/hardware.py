@@ -15,9 +15,10 @@ class Hardware(Simulation):
 
     @property
     def is_real(self) -> bool:
-        """Whether the folder's machine is real; it is not before the first use."""
+        """Whether the folder's machine is real; before the first use, whether it would be."""
         with self._read() as operation:
-            return bool(operation.transaction.meta("backend")) and operation.real
+            used = operation.transaction.meta("backend")
+            return operation.real if used else self._would_be() is not None
 
     def device_bind(self, rid: Rid | str) -> Device:
         """Give a device to vfio-pci, and hold it: its slots are ours then. Its driver is remembered.

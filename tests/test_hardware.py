@@ -352,7 +352,7 @@ def test_what_is_lost_is_forgotten(iommu: Iommu) -> None:
 
 def test_a_simulator_has_nothing_of_it(tmp_path: Path) -> None:
     with Iommu(tmp_path / "state", backend="sim") as iommu:
-        assert not iommu.is_real
+        assert not iommu.is_real, "nor would it be"
         assert iommu.lost() == ""
         iommu.device_add(ONE)
         iommu.domain_create("d", width=39)

@@ -110,9 +110,11 @@ def list_(ctx: typer.Context, brief: Brief = False) -> None:
 def show(ctx: typer.Context, rid: RidText) -> None:
     """Show a device and what its slots hold."""
     session = session_of(ctx)
-    with session.iommu.reading():
-        device = session.iommu.device(rid)
-        slots, real = session.iommu.slots(rid=rid), session.iommu.is_real
+    iommu = session.iommu
+    with iommu.reading():
+        device, real = iommu.device(rid), iommu.is_real
+        # A real device is there before the first use, and has no slots then.
+        slots = iommu.slots(rid=rid) if iommu.backend_name else []
     if session.json:
         from iommuctl.cli import jsonout
 

@@ -72,6 +72,17 @@ def test_device_list(fresh: Run) -> None:
     assert (bound["bound"], bound["driver"], bound["owner"], bound["siblings"]) == (True, "vfio-pci", None, [])
 
 
+def test_devices_are_there_before_the_first_use(run: Run, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins.BACKENDS, NAME, "tests.cli.real")
+    nic = "0000:00:02.0  no   no   0           no     e1000e  DMA-FQ    0000:00:02.1"
+    assert run(f"--backend {NAME} device list").out.splitlines()[1] == nic
+    shown = run(f"--backend {NAME} device show 00:02.0")
+    assert shown.out.startswith("0000:00:02.0  ATS no, PRI no, no PASIDs, kernel: e1000e, DMA-FQ\n")
+    assert run(f"--backend {NAME} topology --by device").out.startswith("0000:00:02.0  kernel: e1000e, DMA-FQ\n")
+    assert run(f"--backend {NAME} recover").out == "nothing is lost: the kernel has what it should\n"
+    assert not state.exists()
+
+
 def test_device_show(real: Run) -> None:
     assert real("device show 00:10.0").out.splitlines() == [
         "0000:00:10.0  ATS yes, PRI no, 16 PASID bits, bound to vfio-pci",
