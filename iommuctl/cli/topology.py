@@ -76,7 +76,7 @@ def slots_of_device(slots: Iterable[Occupant]) -> list[Node]:
 
 
 def tree_by_domain(domains: Sequence[Domain], devices: Sequence[Device], slots: Sequence[Occupant]) -> list[Node]:
-    """Every domain with its slots, and then the devices that are attached to nothing."""
+    """Every domain with its slots, the devices that are attached to nothing, and how many are the kernel's."""
     held: dict[int, list[Occupant]] = {domain.id: [] for domain in domains}
     for slot in slots:
         held[slot.domain.id].append(slot)
@@ -87,10 +87,12 @@ def tree_by_domain(domains: Sequence[Domain], devices: Sequence[Device], slots: 
         nodes.append(Node(line, slots_of_domain(held[domain.id])))
     used = {slot.slot.rid for slot in slots}
     idle = [device for device in devices if device.rid not in used]
-    if free := [_device(device) for device in idle if device.bound]:
+    if free := [Node([("rid", str(device.rid))]) for device in idle if device.bound]:
         nodes.append(Node([("dim", "attached to nothing")], free))
-    if others := [_device(device) for device in idle if not device.bound]:
-        nodes.append(Node([("dim", "not bound")], others))
+    if others := sum(not device.bound for device in idle):
+        # A host has dozens of them, and this is about domains.
+        words = f"{others} device{'s are' if others > 1 else ' is'} the kernel's: `iommuctl topology --by device`"
+        nodes.append(Node([("dim", words)]))
     return nodes
 
 
@@ -103,19 +105,15 @@ def tree_by_device(devices: Sequence[Device], slots: Sequence[Occupant]) -> list
     nodes = []
     for rid, rows in held.items():
         device = there.get(rid, Device(rid))
+        kernel: list[Span] = [] if device.bound else [("", f"  {kernel_words(device)}")]
         below = slots_of_device(rows) or ([Node([("dim", "attached to nothing")])] if device.bound else [])
-        nodes.append(_device(device)._replace(children=below))
+        nodes.append(Node([("rid", str(rid)), *kernel], below))
     return nodes
 
 
 def kernel_words(device: Device) -> str:
     """Whose the slots of a device are that is not bound, and what they hold."""
     return f"kernel: {', '.join([device.driver or 'no driver', *filter(None, [device.owner])])}"
-
-
-def _device(device: Device) -> Node:
-    kernel: list[Span] = [] if device.bound else [("", f"  {kernel_words(device)}")]
-    return Node([("rid", str(device.rid)), *kernel])
 
 
 def _held(held: Occupant, *, name_domain: bool = False) -> list[Span]:
