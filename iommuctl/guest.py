@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from iommuctl.errors import DamagedTable, OutsideMemory
 from iommuctl.formats import radix
+from iommuctl.formats.format import WORD
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.formats.radix import Format
 from iommuctl.model import Domain, Mapping, PageTable
@@ -112,11 +113,13 @@ class GuestTable:
         self.format: Format = operation.formats.stage1_format(table.format)
         name = f"pgtable-{table.id}"
         pool, new = transaction.pool(name), transaction.is_new_pool(name)
+        self._span = (table.pool, table.pool_size)
+        self._pool = pool
         self._memory = GuestMemory(
             operation.books,
             transaction.overlay,
             table.parent,
-            (table.pool, table.pool_size),
+            self._span,
             pool,
             holder=f"page table {table.name}",
             new_pool=new,
@@ -126,6 +129,20 @@ class GuestTable:
     def new_root(self) -> int:
         """GPA of a new empty root table. Raises NoRoom."""
         return radix.new_root(self.format, self._memory)
+
+    def give_back_if_empty(self) -> bool:
+        """Where the root table has no entry, all other tables go back to the pool. Returns whether there were some."""
+        size = WORD * self.format.entries(self.format.levels)
+        if any(self._memory.read(self._root, size)):
+            return False
+        at, lost = self._span[0], False
+        root = Run(self._root, -(-size // PAGE))
+        for run in sorted([*self._pool.free_runs(), root, Run(sum(self._span), 0)]):
+            if run.address > at:
+                self._pool.free(Run(at, (run.address - at) // PAGE))
+                lost = True
+            at = run.address + run.pages * PAGE
+        return lost
 
     def map(self, iova: int, size: int, gpa: int, prot: str) -> None:
         """As radix.map_range, with all page sizes of the format but contiguous runs: parts of these cannot go alone."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only real hardware has: drivers that are changed, memory that comes from elsewhere, objects that can be lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from iommuctl.errors import Unsupported
 from iommuctl.model import Device, Dirty, DomainRanges, Rid
 from iommuctl.requests import DirtyRequest, MemorySource, SetupRequest
+from iommuctl.session import Operation
 from iommuctl.simulation import Simulation
 from iommuctl.slots import take_off
 
@@ -97,10 +98,10 @@ class Hardware(Simulation):
 
         with self._change("recover") as operation:
             told: list[str] = operation.call("recover", truth=truth(operation))
-            return told
+            return told if self.dry_run else [*told, *_begun_anew(operation)]
 
     def forget_lost(self) -> bool:
-        """Forget every object where the kernel's part of them is lost; nothing is undone, as there is nothing left.
+        """Forget every object where the kernel's part of them is lost; devices are given back to their drivers.
 
         The folder is then as after its first use. Returns whether anything was lost. Raises Unsupported on a simulator.
         """
@@ -112,7 +113,24 @@ class Hardware(Simulation):
                 raise Unsupported("a simulated machine is never lost", hint="`iommuctl sim reset` forgets everything")
             if not operation.call("lost"):
                 return False
+            devices: list[Device] = operation.call("devices", rid=None)
+            for device in devices:
+                if device.bound:
+                    take_off(operation, "", operation.books.slots(rid=device.rid), force=True)
+                    operation.call("device_unbind", rid=device.rid)
             name, saved = transaction.meta("backend"), transaction.meta("setup")
             transaction.clear()
             set_up(self, transaction, SetupRequest(saved[0], options=saved[3]), name)
             return True
+
+
+def _begun_anew(operation: Operation) -> Iterator[str]:
+    """Have page tables whose memory came back empty begin anew: only their roots are there.
+
+    Yields a sentence about each that lost something.
+    """
+    from iommuctl.guest import GuestTable
+
+    for table in operation.books.pgtables():
+        if GuestTable(operation, table).give_back_if_empty():
+            yield f"page table {table.name} maps nothing any more"

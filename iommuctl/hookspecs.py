@@ -276,7 +276,10 @@ class BackendSpec:
 
     @hookspec(firstresult=True)
     def iommuctl_lost(self, context: "HardwareContext") -> str:  # type: ignore[empty-body]
-        """Why the kernel's objects that rows tell of are gone; "" when they are there. Without effect."""
+        """Why the kernel's objects that rows tell of are gone; "" when they are there. Without effect.
+
+        Then hooks raise Lost, but for those that take something away: what is gone need not be there.
+        """
 
     @hookspec(firstresult=True)
     def iommuctl_repair(self, context: "HardwareContext", request: RepairRequest) -> bool:  # type: ignore[empty-body]

@@ -335,6 +335,26 @@ def test_what_is_lost_is_made_again(iommu: Iommu) -> None:
     iommu.attach("vm", ONE, pasid=7)
 
 
+def test_a_page_table_whose_memory_came_back_empty_begins_anew(iommu: Iommu) -> None:
+    """Or its pool would run out: what its rows hold stands for tables that are no more."""
+    root = iommu.pgtable("t").root
+    iommu.pgtable_map("t", iova=0, size=0x1000, gpa=0x1000)
+    (iommu.state / "lost").write_text("gone")
+    content(iommu).write_bytes(bytes(SIZE))
+    assert iommu.rebuild_lost()[1:] == ["page table t maps nothing any more"]
+    assert iommu.check() == []
+    assert iommu.pgtable("t").root == root
+    iommu.pgtable_map("t", iova=0, size=0x1000, gpa=0x1000)
+    assert place(iommu, iommu.translate(ONE, 0x10, pasid=1)) == 0x1010
+
+
+def test_a_page_table_whose_memory_is_there_stays(iommu: Iommu) -> None:
+    iommu.pgtable_map("t", iova=0, size=0x1000, gpa=0x1000)
+    (iommu.state / "lost").write_text("gone")
+    assert len(iommu.rebuild_lost()) == 1
+    assert place(iommu, iommu.translate(ONE, 0x10, pasid=1)) == 0x1010
+
+
 def test_what_is_lost_is_forgotten(iommu: Iommu) -> None:
     (iommu.state / "lost").write_text("gone")
     iommu.dry_run = True

@@ -53,13 +53,12 @@ def of_file(path: str, size: int) -> int:
         raise kind(f"{path} cannot be opened", because=f"{error.strerror}".lower()) from None
     try:
         _check_mappable(opened, path)
-        status = os.fstat(opened)
-        if status.st_size == 0:
-            os.posix_fallocate(opened, 0, size)
+        if os.fstat(opened).st_size == 0:
+            _check_room(opened, path, size)
+            # No fallocate: tmpfs clears pages that come from it when a process first looks at them, and what a device
+            # has written there by then is gone (mm/shmem.c of Linux 7.3).
+            os.ftruncate(opened, size)
         _check_size(opened, path, size)
-    except OSError as error:
-        os.close(opened)
-        raise NoRoom(f"{path} cannot have {size:#x} bytes", because=f"{error.strerror}".lower()) from None
     except BaseException:
         os.close(opened)
         raise
@@ -107,6 +106,13 @@ def _check_mappable(descriptor: int, what: str) -> None:
             + ("" if regular else ", and this is no regular file"),
             hint="a file that survives the keeper can lie in /dev/shm",
         )
+
+
+def _check_room(descriptor: int, path: str, size: int) -> None:
+    there = os.fstatvfs(descriptor)
+    if size > there.f_bavail * there.f_frsize:
+        because = f"its file system has room for {there.f_bavail * there.f_frsize:#x}"
+        raise NoRoom(f"{path} cannot have {size:#x} bytes", because=because, hint="make room, or ask for less")
 
 
 def _check_size(descriptor: int, what: str, size: int) -> None:

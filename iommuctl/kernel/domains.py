@@ -113,6 +113,8 @@ def map_again(machine: Machine, ioas: int, mapping: Mapping) -> None:
 
 def unmap(machine: Machine, request: UnmapRequest) -> None:
     """Take whole mappings away. The kernel flushes every cache that may hold them."""
+    if machine.lost():
+        return
     ioas = machine.records.domain(request.domain)["ioas"]
     for mapping in request.mappings:
         _intend(machine, request.domain, mapping)

@@ -136,8 +136,9 @@ class Machine:
             self.keeper.drop(name)
 
     def destroy_later(self, *object_ids: int) -> None:
-        """Destroy objects, in this order, when no row names them any more: after the commit."""
-        self.context.intend({"objects": True}) if not self.dry else None
+        """Destroy objects, in this order, when no row names them any more: after the commit. What is lost is gone."""
+        if self.lost():
+            return
 
         def destroy() -> None:
             for object_id in object_ids:
@@ -146,6 +147,7 @@ class Machine:
         if self.dry:
             destroy()
         else:
+            self.context.intend({"objects": True})
             self.context.after_commit(destroy)
 
     def intend(self, intent: dict[str, object]) -> None:

@@ -94,7 +94,9 @@ def _destroyed(machine: Machine, object_id: int) -> bool:
 
 
 def recover(machine: Machine, truth: Truth) -> list[str]:
-    """Make all objects again that rows name. Returns sentences about what is not as it was."""
+    """Make all objects again that rows name. Returns sentences about what is not as it was. A dry run does nothing."""
+    if machine.dry:
+        return []
     connection = machine.context.kept(Connection)
     if (running := connection.running()) is not None:
         # What it holds is of an earlier attempt.

@@ -18,6 +18,10 @@ def install(machine: Machine, change: SlotChange) -> None:
     Raises KernelRefused, DeviceNotBound, Lost; InUse for a slot that devices of one group cannot share.
     """
     slot, records = change.slot, machine.records
+    if change.new is None and machine.lost():
+        # What is to be taken away went with the rest.
+        records.put_slot(slot, None)
+        return
     port = machine.devices.port(slot.rid)
     before = records.slot(slot)
     _check_siblings(machine, change)

@@ -192,8 +192,9 @@ def iommuctl_install(context: HardwareContext, change: SlotChange) -> bool:
     (device,) = iommuctl_devices(context, change.slot.rid)
     if not device.bound:
         raise DeviceNotBound(f"{device.rid} is not bound", hint=f"`iommuctl device bind {device.rid}` first")
-    verb = "ATTACH" if change.new else "DETACH"
-    call(context, f"VFIO_DEVICE_{verb}_IOMMUFD_PT", pasid=change.slot.pasid or 0)
+    if change.new or not iommuctl_lost(context):
+        verb = "ATTACH" if change.new else "DETACH"
+        call(context, f"VFIO_DEVICE_{verb}_IOMMUFD_PT", pasid=change.slot.pasid or 0)
     _note(context, change.slot, change.new is not None)
     return True
 
