@@ -50,12 +50,15 @@ class BackendSuite:
 
     @classmethod
     def furnish(cls, iommu: Iommu) -> None:
-        """Make what every test finds in its folder. Hardware's devices are there."""
+        """Make what every test finds in its folder. Hardware's devices are there, and are bound where they are not."""
         declared = cls.declared()
         if declared.simulates:
             for rid in cls.rids:
                 iommu.device_add(rid, ats=cls.ats, pasid_bits=declared.pasid_bits)
         iommu.memory_create(RAM, RAM_SIZE)
+        for rid in cls.rids:
+            if not iommu.device(rid).bound:
+                iommu.device_bind(rid)
 
     @pytest.fixture
     def iommu(self, tmp_path: Path) -> Iterator[Iommu]:

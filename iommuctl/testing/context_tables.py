@@ -8,14 +8,14 @@ import pytest
 
 from iommuctl.errors import NoRoom
 from iommuctl.iommu import Iommu
-from iommuctl.testing.nesting import GUEST, POOL, POOL_SIZE, NestingBase
+from iommuctl.testing.nesting import BASE, GUEST, MORE, POOL, POOL_SIZE, NestingBase
 from iommuctl.testing.probes import IOVA, RAM, lands, put, refused
 from iommuctl.testing.refusals import check
 from iommuctl.testing.selection import needs
 
-CD_POOL = (0x40_0000, 0x4_0000)
-OTHER = (0x50_0000, 0x4_0000)
-AWAY = 0x60_0000
+CD_POOL = (BASE + 0x40_0000, 0x4_0000)
+OTHER = (BASE + 0x50_0000, 0x4_0000)
+AWAY = BASE + 0x60_0000
 """Where a page table is that its owner built, in the memory of a parent."""
 
 
@@ -85,7 +85,7 @@ class ContextTableSuite(NestingBase):
         two.detach("vm1", rid1, force=True)
         for name in ("t", "u"):
             two.pgtable_destroy(name)
-        two.unmap("vm1", iova=0, size=GUEST)
+        two.unmap("vm1", iova=BASE, size=GUEST)
 
     def test_the_pool_of_a_page_table_by_its_address(self, two: Iommu, rid1: str) -> None:
         pool = self.pool_of(two, "t")
@@ -96,7 +96,7 @@ class ContextTableSuite(NestingBase):
             two.pgtable_destroy("t")
 
     def test_what_cannot_be_a_pool(self, two: Iommu, rid1: str, rid2: str) -> None:
-        put(two, "vm1", 2 * GUEST, 0x8000, prot="r")
+        put(two, "vm1", MORE, 0x8000, prot="r")
         two.bind_pgtable("vm1", rid2, addr=AWAY, cd_pool=CD_POOL)
         start, size = CD_POOL
         at = partial(two.bind_pgtable, "vm1", rid1, addr=AWAY + 0x1_0000)
@@ -110,13 +110,13 @@ class ContextTableSuite(NestingBase):
                 ("overlap", partial(at, cd_pool=(AWAY + 0x1_0000, 0x1000))),
                 ("overlap", partial(two.bind_pgtable, "vm1", rid2, addr=start, pasid=1)),
                 ("overlap", partial(two.pgtable_create, "v", parent="vm1", pool=start, pool_size=size)),
-                ("outside-memory", partial(at, cd_pool=(2 * GUEST, 0x8000))),
-                ("outside-memory", partial(at, cd_pool=(GUEST - 0x1000, 0x2000))),
-                ("outside-memory", partial(at, cd_pool=(4 * GUEST, 0x2000))),
+                ("outside-memory", partial(at, cd_pool=(MORE, 0x8000))),
+                ("outside-memory", partial(at, cd_pool=(BASE + GUEST - 0x1000, 0x2000))),
+                ("outside-memory", partial(at, cd_pool=(BASE + 4 * GUEST, 0x2000))),
                 ("out-of-aperture", partial(at, cd_pool=(1 << two.domain("vm1").width, 0x1000))),
-                ("misaligned", partial(at, cd_pool=(0x50_0008, 0x1000))),
-                ("misaligned", partial(at, cd_pool=(0x50_0000, 0x1008))),
-                ("zero-size", partial(at, cd_pool=(0x50_0000, 0))),
+                ("misaligned", partial(at, cd_pool=(BASE + 0x50_0008, 0x1000))),
+                ("misaligned", partial(at, cd_pool=(BASE + 0x50_0000, 0x1008))),
+                ("zero-size", partial(at, cd_pool=(BASE + 0x50_0000, 0))),
                 ("bad-number", partial(at, cd_pool=(-0x1000, 0x1000))),
             ],
         )
@@ -134,9 +134,9 @@ class ContextTableSuite(NestingBase):
 
     def test_memory_with_a_pool(self, two: Iommu, rid1: str, vm1: str) -> None:
         two.memory_create("more", 0x4_0000)
-        two.map(vm1, iova=2 * GUEST, size=0x4_0000, memory="more")
-        two.bind_pgtable(vm1, rid1, pgtable="t", pasid=1, cd_pool=(2 * GUEST + 0x1_0000, 0x1_0000))
-        for change in (partial(two.unmap, vm1, iova=2 * GUEST, size=0x4_0000), partial(two.memory_destroy, "more")):
+        two.map(vm1, iova=MORE, size=0x4_0000, memory="more")
+        two.bind_pgtable(vm1, rid1, pgtable="t", pasid=1, cd_pool=(MORE + 0x1_0000, 0x1_0000))
+        for change in (partial(two.unmap, vm1, iova=MORE, size=0x4_0000), partial(two.memory_destroy, "more")):
             with refused(two, "in-use"):
                 change()
         two.memory_destroy("more", force=True)

@@ -65,9 +65,9 @@ class DeclarationSuite(BackendSuite):
             for size in sizes_to_try(sizes):
                 domain = iommu.domain_create(f"d{size}", page_sizes=[size])
                 assert domain.page_sizes == (size,)
-                self._works(iommu, domain, rid1, size, sizes[-1])
+                self._works(iommu, domain, rid1, size, max(sizes[-1], IOVA))
                 with refused(iommu, "misaligned"):
-                    iommu.map(domain.name, iova=3 * sizes[-1], size=size // 2, memory="m")
+                    iommu.map(domain.name, iova=3 * max(sizes[-1], IOVA), size=size // 2, memory="m")
                 iommu.domain_destroy(domain.name)
                 iommu.memory_destroy("m")
 
@@ -76,17 +76,18 @@ class DeclarationSuite(BackendSuite):
             domain = iommu.domain_create(f"d{sizes[0]}", page_sizes=sizes)
             assert domain.page_sizes == sizes
             for size in sizes_to_try(sizes):
-                self._works(iommu, domain, rid1, size, sizes[-1])
-                iommu.unmap(domain.name, iova=sizes[-1], size=size)
+                self._works(iommu, domain, rid1, size, max(sizes[-1], IOVA))
+                iommu.unmap(domain.name, iova=max(sizes[-1], IOVA), size=size)
                 iommu.memory_destroy("m")
 
     def _works(self, iommu: Iommu, domain: Domain, rid: str, size: int, iova: int) -> None:
-        """A page of that size is one page for the unit. Its memory is `m`."""
+        """A page of that size is one page for the unit, where the tables can be read. Its memory is `m`."""
         memory = iommu.memory_create("m", 2 * size)
         iommu.map(domain.name, iova=iova, size=size, memory="m", offset=-memory.pa % size)
         iommu.attach(domain.name, rid)
         told = iommu.translate(rid, iova + size - 1)
-        assert (told.page_size, told.fault) == (size, None)
+        assert told.fault is None
+        assert told.page_size in ((size,) if self.declared().simulates else (size, None))
         iommu.detach(domain.name, rid)
 
     def test_other_page_sizes_are_refused(self, iommu: Iommu) -> None:
@@ -167,12 +168,12 @@ class DeclarationSuite(BackendSuite):
         with refused(iommu, "unsupported"):
             iommu.domain_create("p", nest_parent=True)
         iommu.domain_create("d")
-        put(iommu, "d", 0x10_0000, 64 * page)
+        put(iommu, "d", IOVA, 64 * page)
         iommu.attach("d", rid1)
         with refused(iommu, "cannot-nest"):
-            iommu.bind_pgtable("d", rid1, addr=0x10_0000)
+            iommu.bind_pgtable("d", rid1, addr=IOVA)
         with refused(iommu, "cannot-nest"):
-            iommu.pgtable_create("t", parent="d", pool=0x10_0000, pool_size=64 * page)
+            iommu.pgtable_create("t", parent="d", pool=IOVA, pool_size=64 * page)
 
     @needs("simulates")
     def test_simulation(self, iommu: Iommu, rid1: str) -> None:

@@ -7,7 +7,7 @@ Only a simulator's caches can be looked at; elsewhere the calls are made and the
 import pytest
 
 from iommuctl.iommu import Iommu
-from iommuctl.testing.nesting import NestingBase
+from iommuctl.testing.nesting import BASE, MORE, NestingBase
 from iommuctl.testing.probes import IOVA, lands, put, refused
 from iommuctl.testing.selection import needs
 
@@ -62,7 +62,7 @@ class InvalidationSuite(NestingBase):
         for index in range(3):
             assert lands(iommu, rid1, first + index * page) is not None
         iommu.pgtable_unmap(bound, iova=first, size=size)
-        iommu.pgtable_map(bound, iova=first, size=size, gpa=0x60_0000)
+        iommu.pgtable_map(bound, iova=first, size=size, gpa=BASE + 0x60_0000)
         match scope:
             case "all":
                 iommu.invalidate("vm1")
@@ -78,7 +78,7 @@ class InvalidationSuite(NestingBase):
 
     @needs("simulates")
     def test_the_ends_of_the_address_space(self, iommu: Iommu, rid1: str, bound: str, page: int) -> None:
-        iommu.pgtable_map(bound, iova=0, size=page, gpa=0)
+        iommu.pgtable_map(bound, iova=0, size=page, gpa=BASE)
         assert lands(iommu, rid1, 0) == 0
         iommu.pgtable_unmap(bound, iova=0, size=page)
         iommu.invalidate("vm1", iova=0, size=1)
@@ -136,7 +136,7 @@ class InvalidationSuite(NestingBase):
         assert lands(iommu, rid2, IOVA) is None
         # The very table comes back with other contents.
         iommu.pgtable_unmap(bound, iova=IOVA, size=SIZE)
-        iommu.pgtable_map(bound, iova=IOVA, size=SIZE, gpa=0x50_0000)
+        iommu.pgtable_map(bound, iova=IOVA, size=SIZE, gpa=BASE + 0x50_0000)
         iommu.attach("vm1", rid2)
         for rid in (rid1, rid2):
             iommu.bind_pgtable("vm1", rid, pgtable=bound)
@@ -146,11 +146,11 @@ class InvalidationSuite(NestingBase):
     def test_unmap_of_the_parent_needs_no_invalidation(
         self, iommu: Iommu, rid1: str, rid2: str, bound: str, page: int
     ) -> None:
-        put(iommu, "vm1", 2 * 0x80_0000, 2 * page, 0x30_0000)
-        iommu.pgtable_map(bound, iova=2 * IOVA, size=2 * page, gpa=2 * 0x80_0000)
+        put(iommu, "vm1", MORE, 2 * page, 0x30_0000)
+        iommu.pgtable_map(bound, iova=2 * IOVA, size=2 * page, gpa=MORE)
         for rid in (rid1, rid2):
             assert lands(iommu, rid, 2 * IOVA) == 0x30_0000
-        iommu.unmap("vm1", iova=2 * 0x80_0000, size=2 * page)
+        iommu.unmap("vm1", iova=MORE, size=2 * page)
         for rid in (rid1, rid2):
             assert [lands(iommu, rid, 2 * IOVA + offset) for offset in (0, page)] == [None, None]
             assert lands(iommu, rid, IOVA) == 0x20_0000

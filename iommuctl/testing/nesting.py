@@ -12,9 +12,12 @@ from iommuctl.testing.base import BackendSuite
 from iommuctl.testing.probes import IOVA, lands, put, refused, snapshot
 from iommuctl.testing.selection import lacks, needs
 
-GUEST = 0x80_0000
-"""Bytes of guest memory of each parent of the tests: half of the memory of the tests."""
-POOL, POOL_SIZE = 0x10_0000, 0x4_0000
+BASE, GUEST = 0x1000_0000, 0x80_0000
+"""Guest memory of each parent of the tests: its GPA, above what platforms reserve at the bottom, and its size, half of
+the memory of the tests."""
+MORE = BASE + 2 * GUEST
+"""Where tests map more, beyond it."""
+POOL, POOL_SIZE = BASE + 0x10_0000, 0x4_0000
 """The pool of the first page table; the others follow."""
 
 
@@ -24,13 +27,13 @@ class NestingBase(BackendSuite):
     @pytest.fixture
     def vm1(self, iommu: Iommu) -> str:
         iommu.domain_create("vm1", nest_parent=True)
-        put(iommu, "vm1", 0, GUEST)
+        put(iommu, "vm1", BASE, GUEST)
         return "vm1"
 
     @pytest.fixture
     def vm2(self, iommu: Iommu) -> str:
         iommu.domain_create("vm2", nest_parent=True)
-        put(iommu, "vm2", 0, GUEST, GUEST)
+        put(iommu, "vm2", BASE, GUEST, GUEST)
         return "vm2"
 
     @staticmethod
@@ -38,16 +41,16 @@ class NestingBase(BackendSuite):
         iommu: Iommu,
         name: str,
         parent: str,
-        gpa: int | None = None,
+        at: int | None = None,
         *,
         format: str | None = None,
         size: int = 0x1_0000,
     ) -> PageTable:
-        """A page table in a pool of its own, which maps `size` bytes at IOVA to `gpa`."""
+        """A page table in a pool of its own, which maps `size` bytes at IOVA to guest memory, from `at` of it on."""
         pool = POOL + POOL_SIZE * len(iommu.pgtables())
         made = iommu.pgtable_create(name, parent=parent, pool=pool, pool_size=POOL_SIZE, format=format)
-        if gpa is not None:
-            iommu.pgtable_map(name, iova=IOVA, size=size, gpa=gpa)
+        if at is not None:
+            iommu.pgtable_map(name, iova=IOVA, size=size, gpa=BASE + at)
         return made
 
 
@@ -76,16 +79,16 @@ class NestingSuite(NestingBase):
     def test_the_slot_of_a_rid_goes_back_to_the_parent(self, iommu: Iommu, rid1: str, vm1: str) -> None:
         table = self.build(iommu, "t", vm1, 0x20_0000)
         before = iommu.attach(vm1, rid1, label="host side")
-        assert lands(iommu, rid1, 0x20_0000) == 0x20_0000
+        assert lands(iommu, rid1, BASE + 0x20_0000) == 0x20_0000
         made = iommu.bind_pgtable(vm1, rid1, pgtable="t", label="guest side")
         slot, parent = Slot(Rid.parse(rid1)), iommu.domain(vm1)
         assert made == Binding(slot, parent, table.root, table.format, "t", "guest side", False, "host side")
         assert iommu.slots() == [made]
         assert lands(iommu, rid1, IOVA) == 0x20_0000
-        assert lands(iommu, rid1, 0x20_0000) is None
+        assert lands(iommu, rid1, BASE + 0x20_0000) is None
         assert iommu.unbind_pgtable(vm1, rid1) == before
         assert iommu.slots() == [before]
-        assert lands(iommu, rid1, 0x20_0000) == 0x20_0000
+        assert lands(iommu, rid1, BASE + 0x20_0000) == 0x20_0000
         assert lands(iommu, rid1, IOVA) is None
 
     @needs("pasid_bits")
@@ -100,7 +103,7 @@ class NestingSuite(NestingBase):
         assert iommu.unbind_pgtable(vm1, rid1, pasid=7) is None
         assert len(iommu.slots()) == 1
         assert lands(iommu, rid1, IOVA, pasid=7) is None
-        assert lands(iommu, rid1, 0x20_0000, pasid=7) is None
+        assert lands(iommu, rid1, BASE + 0x20_0000, pasid=7) is None
 
     @needs("pasid_bits", nesting="slot")
     def test_unbinding_a_pasid_keeps_the_attachment_that_was_made(self, iommu: Iommu, rid1: str, vm1: str) -> None:
@@ -112,12 +115,12 @@ class NestingSuite(NestingBase):
         assert lands(iommu, rid1, IOVA, pasid=7) == 0x20_0000
         assert iommu.unbind_pgtable(vm1, rid1, pasid=7) == before
         assert isinstance(iommu.slots()[1], Attachment)
-        assert lands(iommu, rid1, 0x20_0000, pasid=7) == 0x20_0000
+        assert lands(iommu, rid1, BASE + 0x20_0000, pasid=7) == 0x20_0000
 
     def test_a_table_that_somebody_else_built(self, iommu: Iommu, rid1: str, vm1: str) -> None:
         table = self.build(iommu, "t", vm1, 0x20_0000)
         iommu.attach(vm1, rid1)
-        cd_pool = (0x40_0000, 0x4_0000) if self.declared().context_tables_in_guest else None
+        cd_pool = (BASE + 0x40_0000, 0x4_0000) if self.declared().context_tables_in_guest else None
         made = iommu.bind_pgtable(vm1, rid1, addr=table.root, format=table.format, cd_pool=cd_pool)
         assert (made.pgtable, made.root, made.format) == (None, table.root, table.format)
         assert lands(iommu, rid1, IOVA) == 0x20_0000
@@ -129,7 +132,7 @@ class NestingSuite(NestingBase):
         iommu.attach(vm1, rid1)
         for which in ({"pgtable": "t"}, {"addr": table.root}):
             with refused(iommu, "unsupported"):
-                iommu.bind_pgtable(vm1, rid1, cd_pool=(0x40_0000, 0x4_0000), **which)
+                iommu.bind_pgtable(vm1, rid1, cd_pool=(BASE + 0x40_0000, 0x4_0000), **which)
 
     def test_one_table_in_two_slots(self, iommu: Iommu, rid1: str, rid2: str, vm1: str) -> None:
         self.build(iommu, "t", vm1, 0x20_0000)
@@ -146,11 +149,11 @@ class NestingSuite(NestingBase):
         assert [lands(iommu, rid, IOVA) for rid in (rid1, rid2)] == [None, None]
 
     def test_both_stages_must_allow_it(self, iommu: Iommu, rid1: str, vm1: str, page: int) -> None:
-        put(iommu, vm1, 2 * GUEST, page, prot="r")
-        put(iommu, vm1, 2 * GUEST + page, page)
+        put(iommu, vm1, MORE, page, prot="r")
+        put(iommu, vm1, MORE + page, page)
         self.build(iommu, "t", vm1)
         for index, (prot, gpa) in enumerate((("rw", 0), ("rw", page), ("r", page), ("rw", 2 * page))):
-            iommu.pgtable_map("t", iova=IOVA + index * page, size=page, gpa=2 * GUEST + gpa, prot=prot)
+            iommu.pgtable_map("t", iova=IOVA + index * page, size=page, gpa=MORE + gpa, prot=prot)
         iommu.attach(vm1, rid1)
         iommu.bind_pgtable(vm1, rid1, pgtable="t")
         where = [IOVA + index * page for index in range(4)]
@@ -162,9 +165,9 @@ class NestingSuite(NestingBase):
         iommu.attach(vm1, rid1)
         iommu.bind_pgtable(vm1, rid1, pgtable="t")
         assert lands(iommu, rid1, IOVA) is None
-        put(iommu, vm1, 2 * GUEST, 0x1_0000, 0x40_0000)
+        put(iommu, vm1, MORE, 0x1_0000, 0x40_0000)
         assert lands(iommu, rid1, IOVA + 0x5678) == 0x40_5678
-        iommu.unmap(vm1, iova=2 * GUEST, size=0x1_0000)
+        iommu.unmap(vm1, iova=MORE, size=0x1_0000)
         assert lands(iommu, rid1, IOVA + 0x5678) is None
 
     @needs("simulates")
@@ -185,21 +188,21 @@ class NestingSuite(NestingBase):
             assert lands(iommu, rid1, base + offset) is None
 
     def test_the_pool_belongs_to_the_table(self, iommu: Iommu, vm1: str, page: int) -> None:
-        put(iommu, vm1, 2 * GUEST, 64 * page, GUEST)
-        iommu.pgtable_create("t", parent=vm1, pool=2 * GUEST, pool_size=32 * page)
-        for unmap in (lambda: iommu.unmap(vm1, iova=2 * GUEST, size=64 * page), lambda: iommu.memory_destroy("ram")):
+        put(iommu, vm1, MORE, 64 * page, GUEST)
+        iommu.pgtable_create("t", parent=vm1, pool=MORE, pool_size=32 * page)
+        for unmap in (lambda: iommu.unmap(vm1, iova=MORE, size=64 * page), lambda: iommu.memory_destroy("ram")):
             with refused(iommu, "in-use"):
                 unmap()
         with refused(iommu, "overlap"):
-            iommu.pgtable_create("u", parent=vm1, pool=2 * GUEST + 31 * page, pool_size=8 * page)
+            iommu.pgtable_create("u", parent=vm1, pool=MORE + 31 * page, pool_size=8 * page)
         iommu.pgtable_destroy("t")
-        iommu.pgtable_create("u", parent=vm1, pool=2 * GUEST + 31 * page, pool_size=8 * page)
+        iommu.pgtable_create("u", parent=vm1, pool=MORE + 31 * page, pool_size=8 * page)
         iommu.pgtable_destroy("u")
-        iommu.unmap(vm1, iova=2 * GUEST, size=64 * page)
+        iommu.unmap(vm1, iova=MORE, size=64 * page)
 
     def test_a_pool_is_mapped_read_write(self, iommu: Iommu, vm1: str, page: int) -> None:
-        put(iommu, vm1, 2 * GUEST, 8 * page, prot="r")
-        for pool in (2 * GUEST, GUEST - 4 * page, 3 * GUEST):
+        put(iommu, vm1, MORE, 8 * page, prot="r")
+        for pool in (MORE, BASE + GUEST - 4 * page, BASE + 3 * GUEST):
             with refused(iommu, "outside-memory"):
                 iommu.pgtable_create("t", parent=vm1, pool=pool, pool_size=8 * page)
 
@@ -208,7 +211,7 @@ class NestingSuite(NestingBase):
         for fits in range(9):
             before, iova = snapshot(iommu), IOVA + (fits << 30)
             try:
-                iommu.pgtable_map("t", iova=iova, size=page, gpa=0)
+                iommu.pgtable_map("t", iova=iova, size=page, gpa=BASE)
             except NoRoom:
                 break
         assert 0 < fits < 8

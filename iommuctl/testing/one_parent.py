@@ -10,7 +10,7 @@ import pytest
 from iommuctl.errors import IommuError
 from iommuctl.iommu import Iommu
 from iommuctl.session import Operation
-from iommuctl.testing.nesting import GUEST, NestingBase
+from iommuctl.testing.nesting import BASE, GUEST, NestingBase
 from iommuctl.testing.probes import IOVA, lands, put, refused
 from iommuctl.testing.refusals import check
 from iommuctl.testing.selection import needs
@@ -74,7 +74,7 @@ class OneParentSuite(NestingBase):
         assert self.where(nested, rid2) == [0x1_0000, 0x1_0000, None]
 
     def test_the_device_can_be_bound_itself(self, nested: Iommu, rid1: str) -> None:
-        nested.pgtable_map("t", iova=2 * IOVA, size=0x1_0000, gpa=0x21_0000)
+        nested.pgtable_map("t", iova=2 * IOVA, size=0x1_0000, gpa=BASE + 0x21_0000)
         nested.bind_pgtable("vm1", rid1, pgtable="t")
         nested.bind_pgtable("vm1", rid1, pgtable="t", pasid=3)
         assert self.where(nested, rid1) == [0x20_0000] * 3
@@ -82,7 +82,7 @@ class OneParentSuite(NestingBase):
             nested.detach("vm1", rid1)
         nested.unbind_pgtable("vm1", rid1)
         assert self.where(nested, rid1) == [None, 0x20_0000, 0x20_0000]
-        assert lands(nested, rid1, 0x20_0000) == 0x20_0000
+        assert lands(nested, rid1, BASE + 0x20_0000) == 0x20_0000
         # The same parent again is no change for those that are nested on it.
         nested.attach("vm1", rid1, replace=True, label="again")
         assert self.where(nested, rid1) == [None, 0x20_0000, 0x20_0000]

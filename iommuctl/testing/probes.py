@@ -21,7 +21,7 @@ from iommuctl.session import Outcome
 RAM = "ram"
 """The name of the memory that tests map."""
 RAM_SIZE = 16 << 20
-IOVA = 0x100_0000
+IOVA = 0x200_0000
 """Where tests map it: above what platforms reserve at the bottom."""
 PAGE = 4096
 
@@ -67,6 +67,8 @@ def snapshot(iommu: Iommu) -> Snapshot:
 def refused(iommu: Iommu, error: str) -> Iterator[pytest.ExceptionInfo[IommuError]]:
     """The block must raise the error with that id and its exit code, and change nothing at all."""
     before = snapshot(iommu)
+    # What a question asks does not change it, so that it would tell of the change before.
+    iommu.last = Outcome()
     with pytest.raises(IommuError) as caught:
         yield caught
     assert (caught.value.id, caught.value.exit) == (error, EXIT_OF[error])

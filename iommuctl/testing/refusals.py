@@ -16,6 +16,8 @@ from iommuctl.testing.selection import needs
 NOBODY = "0000:7f:1f.7"
 NO_NAMES = ("", "a b", "a/b", "-x", "id:1", "é", "x" * 64)
 WORD = 1 << 64
+FREE = 4 * IOVA
+"""Where nothing is mapped, and nothing is reserved."""
 Cases = list[tuple[str, Callable[..., object]]]
 
 
@@ -57,21 +59,21 @@ class RefusalSuite(BackendSuite):
                 ("out-of-aperture", partial(to, top, page)),
                 ("out-of-aperture", partial(to, top - page, 2 * page)),
                 ("out-of-aperture", partial(to, WORD - page, 2 * page)),
-                ("outside-memory", partial(to, 0, page, ram.size)),
-                ("outside-memory", partial(to, 0, ram.size + page)),
-                ("outside-memory", partial(to, 0, 2 * page, ram.size - page)),
+                ("outside-memory", partial(to, FREE, page, ram.size)),
+                ("outside-memory", partial(to, FREE, ram.size + page)),
+                ("outside-memory", partial(to, FREE, 2 * page, ram.size - page)),
                 ("zero-size", partial(to, 0, 0)),
                 ("bad-number", partial(to, -page, page)),
                 ("bad-number", partial(to, 0, -page)),
                 ("bad-number", partial(to, WORD, page)),
                 ("bad-number", partial(to, 0, page, -page)),
-                ("usage", partial(to, 0, page, prot="")),
-                ("usage", partial(to, 0, page, prot="wr")),
-                ("usage", partial(busy.map, "d", iova=0, size=page)),
-                ("usage", partial(busy.map, "d", iova=0, size=page, pa=0, memory=RAM)),
+                ("usage", partial(to, FREE, page, prot="")),
+                ("usage", partial(to, FREE, page, prot="wr")),
+                ("usage", partial(busy.map, "d", iova=FREE, size=page)),
+                ("usage", partial(busy.map, "d", iova=FREE, size=page, pa=0, memory=RAM)),
                 ("no-such-domain", partial(put, busy, "nobody", 0, page)),
                 ("no-such-domain", partial(put, busy, "id:4711", 0, page)),
-                ("no-such-memory", partial(busy.map, "d", iova=0, size=page, memory="nobody")),
+                ("no-such-memory", partial(busy.map, "d", iova=FREE, size=page, memory="nobody")),
             ],
         )
 
@@ -93,7 +95,7 @@ class RefusalSuite(BackendSuite):
         tables = busy.describe()["memory"]["tables"]
         low, end = tables["base"], tables["base"] + tables["size"]
         for pa, size in ((low, page), (end - page, page), (low - page, 2 * page)):
-            check(busy, [("reserved-range", partial(busy.map, "d", iova=0, size=size, pa=pa))])
+            check(busy, [("reserved-range", partial(busy.map, "d", iova=FREE, size=size, pa=pa))])
 
     def test_unmap(self, busy: Iommu, page: int) -> None:
         out = partial(busy.unmap, "d")

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from iommuctl.iommu import Iommu
-from iommuctl.testing.nesting import GUEST, POOL, POOL_SIZE, NestingBase
+from iommuctl.testing.nesting import BASE, GUEST, POOL, POOL_SIZE, NestingBase
 from iommuctl.testing.probes import IOVA, lands, put
 from iommuctl.testing.refusals import NOBODY, WORD, check
 from iommuctl.testing.selection import needs
@@ -106,13 +106,13 @@ class NestedRefusalSuite(NestingBase):
                 ("zero-size", partial(nested.pgtable_unmap, "u", iova=IOVA, size=0)),
                 ("misaligned", partial(nested.pgtable_unmap, "u", iova=IOVA + 1, size=page)),
                 ("no-such-pgtable", partial(nested.pgtable_unmap, "nobody", iova=IOVA, size=page)),
-                ("name-taken", partial(nested.pgtable_create, "t", parent="vm1", pool=0, pool_size=POOL_SIZE)),
+                ("name-taken", partial(nested.pgtable_create, "t", parent="vm1", pool=BASE, pool_size=POOL_SIZE)),
                 ("overlap", partial(create, pool=POOL, pool_size=POOL_SIZE)),
-                ("outside-memory", partial(create, pool=GUEST, pool_size=POOL_SIZE)),
-                ("zero-size", partial(create, pool=0, pool_size=0)),
-                ("misaligned", partial(create, pool=8, pool_size=POOL_SIZE)),
+                ("outside-memory", partial(create, pool=BASE + GUEST, pool_size=POOL_SIZE)),
+                ("zero-size", partial(create, pool=BASE, pool_size=0)),
+                ("misaligned", partial(create, pool=BASE + 8, pool_size=POOL_SIZE)),
                 ("not-nest-parent", partial(nested.pgtable_create, "v", parent="d", pool=IOVA, pool_size=page)),
-                ("no-such-domain", partial(nested.pgtable_create, "v", parent="nobody", pool=0, pool_size=page)),
+                ("no-such-domain", partial(nested.pgtable_create, "v", parent="nobody", pool=BASE, pool_size=page)),
             ],
         )
 

@@ -12,7 +12,7 @@ import pytest
 
 from iommuctl.iommu import Iommu
 from iommuctl.model import Binding, Rid, Slot
-from iommuctl.testing.nesting import GUEST, POOL, POOL_SIZE, NestingBase
+from iommuctl.testing.nesting import BASE, GUEST, POOL, POOL_SIZE, NestingBase
 from iommuctl.testing.probes import IOVA, lands, put, refused
 from iommuctl.testing.selection import needs
 
@@ -41,7 +41,7 @@ class TopologySuite(NestingBase):
         nests = self.declared().nesting != "none"
         for name, offset in (("domain2", 0), ("domain3", GUEST)):
             iommu.domain_create(name, nest_parent=nests)
-            put(iommu, name, 0, GUEST, offset)
+            put(iommu, name, BASE, GUEST, offset)
         return iommu
 
     @pytest.fixture
@@ -59,9 +59,9 @@ class TopologySuite(NestingBase):
             iommu.bind_pgtable(parent, rid, pgtable=f"t{index}", pasid=pasid)
         return [
             Place(rid1, None, IOVA, 0),
-            Place(rid1, X, 0x50_0000, 0x50_0000),
-            Place(rid1, Y, 0x50_0000, GUEST + 0x50_0000),
-            Place(rid2, None, 0x50_0000, GUEST + 0x50_0000),
+            Place(rid1, X, BASE + 0x50_0000, 0x50_0000),
+            Place(rid1, Y, BASE + 0x50_0000, GUEST + 0x50_0000),
+            Place(rid2, None, BASE + 0x50_0000, GUEST + 0x50_0000),
             Place(rid1, A, IOVA, 0x40_0000),
             Place(rid1, B, IOVA, 0x41_0000),
             Place(rid1, C, IOVA, GUEST + 0x42_0000),

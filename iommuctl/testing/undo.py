@@ -11,7 +11,7 @@ from iommuctl.errors import NoRoom
 from iommuctl.iommu import Iommu
 from iommuctl.model import Slot
 from iommuctl.session import Operation
-from iommuctl.testing.nesting import POOL, POOL_SIZE, NestingBase
+from iommuctl.testing.nesting import BASE, POOL, POOL_SIZE, NestingBase
 from iommuctl.testing.probes import IOVA, RAM, lands, put, refused, snapshot
 from iommuctl.testing.selection import needs
 
@@ -77,8 +77,8 @@ class UndoSuite(NestingBase):
         changes: Changes = {
             "domain destroy": partial(nested.domain_destroy, "vm1", force=True),
             "domain unmap": partial(nested.unmap, "vm1", iova=2 * IOVA, size=0x1_0000),
-            "pgtable create": partial(create, pool=2 * POOL, pool_size=POOL_SIZE),
-            "pgtable map": partial(nested.pgtable_map, "t", iova=4 * IOVA, size=0x1_0000, gpa=0),
+            "pgtable create": partial(create, pool=POOL + 0x10_0000, pool_size=POOL_SIZE),
+            "pgtable map": partial(nested.pgtable_map, "t", iova=4 * IOVA, size=0x1_0000, gpa=BASE),
             "pgtable unmap": partial(nested.pgtable_unmap, "t", iova=IOVA, size=0x1_0000),
             "pgtable destroy": partial(nested.pgtable_destroy, "t", force=True),
             "bind-pgtable": partial(nested.bind_pgtable, "vm1", rid1, pgtable="t"),
