@@ -4,12 +4,19 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from iommuctl.iommufd.session import Iommufd
 from tests.hardware.mock.driver import Mock
 from tests.hardware.mock.machine import PAGE, START, Machine
+
+
+@pytest.fixture
+def plugins() -> Path:
+    """The backend `mock` is installed, as far as commands can tell."""
+    return Path(__file__).parent
 
 
 @pytest.fixture
