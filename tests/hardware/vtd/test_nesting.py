@@ -78,7 +78,7 @@ def test_the_whole_reference_topology(built: Shell, state: Path) -> None:
     bind(built)
     seen = entries()
     # Linux builds a first stage for a plain domain where the unit walks one.
-    ecap = int(built.json("unit", "show", "dmar0")["registers"]["ECAP"], 16)
+    ecap = int(built.json("unit", "show", "dmar0")["registers"]["ECAP"]["value"], 16)
     assert seen[slot(RID1)]["PGTT"] == (FIRST_STAGE if ECAP.FSTS.get(ecap) else SECOND_STAGE)
     for rid, pasid in ((RID1, 1), (RID1, 2), (RID2, None)):
         assert seen[slot(rid, pasid)]["PGTT"] == SECOND_STAGE
