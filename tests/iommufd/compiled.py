@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
@@ -35,17 +36,25 @@ def source_tree() -> Path | None:
 
 
 def header(name: str) -> Path:
-    """A header by its path in the kernel's sources. The test is skipped where none is new enough."""
+    """A header by its path in the kernel's sources. The test is skipped where none is new enough.
+
+    With IOMMUCTL_REQUIRE_LAB=1 that is a failure.
+    """
     if tree := source_tree():
         return tree / name
     if not (path := Path(name.replace("include/uapi", "/usr/include"))).is_file():
-        pytest.skip(f"no {path.name} of a kernel here; {VARIABLE} can name a kernel source tree")
+        _without(f"no {path.name} of a kernel here")
     version = int(Path("/usr/include/linux/version.h").read_text().split()[2])
     if version < DECLARED[0] << 16 | DECLARED[1] << 8:
-        pytest.skip(
-            f"{path} is of Linux {version >> 16}.{version >> 8 & 255}; {VARIABLE} can name a kernel source tree"
-        )
+        _without(f"{path} is of Linux {version >> 16}.{version >> 8 & 255}")
     return path
+
+
+def _without(what: str) -> NoReturn:
+    reason = f"{what}; {VARIABLE} can name a kernel source tree"
+    if os.environ.get("IOMMUCTL_REQUIRE_LAB") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 def structures(module: ModuleType) -> dict[str, type[ctypes.Structure]]:
