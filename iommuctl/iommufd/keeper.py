@@ -15,7 +15,7 @@ import resource
 import signal
 import socket
 import sys
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from iommuctl.iommufd import keeper_wire as wire
 from iommuctl.iommufd.keeper_service import MOST_CLIENTS, MOST_HELD, Service, log
@@ -46,12 +46,11 @@ class Failed(Exception):
 
 def main(arguments: list[str]) -> int:
     """Hold descriptors until the end; the exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    ending = _when_told_to_end()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o077)
     try:
-        _keep(_parse(arguments))
+        _keep(_parse(arguments), ending)
     except Failed as failed:
         log(str(failed))
         return failed.code
@@ -61,9 +60,23 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _keep(options: Options) -> None:
+def _when_told_to_end() -> tuple[int, int]:
+    """A pipe, reader and writer, that can be read from the first SIGTERM or SIGINT on.
+
+    An exception in their place could come where nobody lets it pass.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    return reader, writer
+
+
+def _keep(options: Options, ending: tuple[int, int]) -> None:
     passed = given()
-    _close_all_but({0, 1, 2, *passed.held.values(), *([passed.listening] if passed.listening is not None else ())})
+    came = [*passed.held.values(), *([passed.listening] if passed.listening is not None else ())]
+    _close_all_but({0, 1, 2, *ending, *came})
     try:
         folder = wire.open_folder(options.state)
     except wire.NotPrivate as why:
@@ -84,7 +97,7 @@ def _keep(options: Options) -> None:
             _detach(folder)
         os.chdir("/")
         store.ready()
-        service = Service(listening, held, boot, store, _room())
+        service = Service(listening, held, boot, store, _room(), ending[0])
         service.run(options.idle, lambda: os.fstat(folder).st_nlink > 0)
     finally:
         listening.close()
@@ -181,11 +194,6 @@ def _room() -> int:
         soft = min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(0, min(MOST_HELD, soft - _OTHER_FILES))
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

@@ -122,3 +122,34 @@ def test_the_kernel_s_own_devices_are_shown_and_not_touched(ready: Shell) -> Non
     assert all(each["owner"] for each in others)
     error = ready.refused("attach", "domain1", "0000:00:11.0")
     assert "device bind 0000:00:11.0" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "device bind 0000:00:11.0",
+        "device unbind 0000:00:10.0 --force",
+        "memory create more --size 64K",
+        "domain create domain2",
+        "domain map domain1 --iova 4M --size 64K --memory ram",
+        "domain unmap domain1 --iova 1M --size 1M",
+        "attach domain1 0000:00:10.0 --replace",
+        "detach domain1 0000:00:10.0",
+        "domain destroy domain1 --force",
+    ],
+)
+def test_a_dry_run_tells_the_calls_and_makes_none(ready: Shell, state: Path, words: str) -> None:
+    before = ready.json("topology"), ready.json("device", "list"), ready.json("domain", "show", "domain1")
+    with held(state) as machine:
+        objects = machine.objects()
+    answer = ready.json(*words.split(), "--dry-run")
+    assert answer["dry_run"]
+    # Memory is made by the C library, of which nothing is logged.
+    assert answer["calls"] or words.startswith("memory")
+    assert (ready.json("topology"), ready.json("device", "list"), ready.json("domain", "show", "domain1")) == before
+    with held(state) as machine:
+        assert machine.objects() == objects
+        machine.write(1, 0, b"as before")
+        machine.edu(EDU).load(MIB, 9)
+        machine.edu(EDU).store(MIB + 0x1000, 9)
+        assert machine.read(1, 0x1000, 9) == b"as before"
