@@ -97,8 +97,8 @@ def _keep(options: Options, ending: tuple[int, int]) -> None:
             _detach(folder)
         os.chdir("/")
         store.ready()
-        service = Service(listening, held, boot, store, _room(), ending[0])
-        service.run(options.idle, lambda: os.fstat(folder).st_nlink > 0)
+        service = Service(listening, held, boot, store, _room())
+        service.run(options.idle, lambda: os.fstat(folder).st_nlink > 0, ending[0])
     finally:
         listening.close()
         if passed.listening is None:

@@ -36,10 +36,8 @@ class Refused(Exception):
 class Service:
     """What is held, who is connected, and the answers."""
 
-    def __init__(
-        self, listening: socket.socket, held: dict[str, int], boot: str, store: Store, room: int, ending: int
-    ) -> None:
-        """room: how many names may be held at most; ending: a descriptor that can be read when it is time to end."""
+    def __init__(self, listening: socket.socket, held: dict[str, int], boot: str, store: Store, room: int) -> None:
+        """room: how many names may be held at most."""
         self._listening = listening
         self._held = held
         self._boot = boot
@@ -51,15 +49,15 @@ class Service:
         self._lines = _MOST_LINES
         self._poll = select.poll()
         self._poll.register(listening, select.POLLIN)
-        self._ending = ending
-        self._poll.register(ending, select.POLLIN)
         listening.setblocking(False)
 
-    def run(self, idle: float | None, reachable: Callable[[], bool]) -> None:
-        """Answer until a client or a signal says stop, or nobody was connected for `idle` seconds and nothing is to be kept.
+    def run(self, idle: float | None, reachable: Callable[[], bool], ending: int) -> None:
+        """Answer until a client says stop, `ending` can be read, or nobody was connected for `idle` seconds and nothing
+        is to be kept.
 
         What is held need not be kept when the folder is gone, so that nobody can ask for it any more.
         """
+        self._poll.register(ending, select.POLLIN)
         while not self._stopped:
             wait = None if idle is None or self._clients else idle * 1000
             ready = self._poll.poll(wait)
@@ -67,7 +65,7 @@ class Service:
                 return
             # The door comes last: those that leave make room for those that wait there.
             for descriptor, _ in sorted(ready, key=lambda one: one[0] == self._listening.fileno()):
-                if self._stopped or descriptor == self._ending:
+                if self._stopped or descriptor == ending:
                     return
                 if descriptor in self._clients:
                     self._serve(self._clients[descriptor])

@@ -152,8 +152,8 @@ REQUESTS = st.builds(
     st.sampled_from(["hello", "put", "get", "drop", "list"]),
     st.fixed_dictionaries({}, optional={"name": VALUES, "names": VALUES | st.lists(WORDS), "after": VALUES}),
 )
-EMPTY = 6
-"""Descriptors of a keeper that holds nothing: stdio, the folder, its lock, the socket."""
+EMPTY = 8
+"""Descriptors of a keeper that holds nothing: stdio, the pipe of signals, the folder, its lock, the socket."""
 PACKETS = st.binary(min_size=1, max_size=5000) | (REQUESTS | VALUES).map(lambda value: json.dumps(value).encode())
 
 

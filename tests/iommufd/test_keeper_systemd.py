@@ -98,8 +98,8 @@ def test_descriptors_without_a_boot_id_are_nobody_s(folder: Path, manager: Manag
         boot = ask(client, ask="hello")[0]["boot"]
         assert get(client, DEVICE) is None
         eventually(lambda: list(manager.kept) == [f"+boot-{boot}"])
-        # stdio, the folder, its lock, the socket, the client, and the manager's
-        assert process.descriptors() == 8
+        # stdio, the pipe of signals, the folder, its lock, the socket, the client, and the manager's
+        assert process.descriptors() == 10
     os.close(foreign)
 
 

@@ -145,7 +145,7 @@ def test_a_dry_run_tells_the_calls_and_makes_none(ready: Shell, state: Path, wor
     answer = ready.json(*words.split(), "--dry-run")
     assert answer["dry_run"]
     # Memory is made by the C library, of which nothing is logged.
-    assert answer["calls"] or words.startswith("memory")
+    assert answer.get("calls") or words.startswith("memory")
     assert (ready.json("topology"), ready.json("device", "list"), ready.json("domain", "show", "domain1")) == before
     with held(state) as machine:
         assert machine.objects() == objects
