@@ -97,6 +97,8 @@ class Hardware(Simulation):
         from iommuctl.named_memory import truth
 
         with self._change("recover") as operation:
+            if not operation.call("lost"):
+                return []
             told: list[str] = operation.call("recover", truth=truth(operation))
             return told if self.dry_run else [*told, *_begun_anew(operation)]
 

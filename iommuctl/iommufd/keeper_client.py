@@ -109,6 +109,12 @@ class Keeper:
             pause *= 2
         return keeper
 
+    def is_there(self) -> bool:
+        """Whether the keeper still has its end of the connection. Asks nothing of it."""
+        poll = select.poll()
+        poll.register(self._connection, 0)
+        return not poll.poll(0)
+
     def put(self, name: str, fd: int) -> None:
         """Have a copy of `fd` held under a name, in place of what it held. The caller's own stays the caller's.
 

@@ -21,6 +21,7 @@ from iommuctl.iommufd.uapi import IOMMU_IOAS_MAP_FILE, IOMMU_IOAS_MAP_FIXED_IOVA
 
 PLACEHOLDERS = 0xFFFF0001
 """The first id that a dry run gives. The kernel's own have 31 bits."""
+_placeholders = count(PLACEHOLDERS)
 _RANGES = 16
 _fill_map_file = packer(uapi.iommu_ioas_map_file).pack_into
 _fill_unmap = packer(uapi.iommu_ioas_unmap).pack_into
@@ -57,7 +58,6 @@ class Iommufd:
         self.fd = -1 if fd is None else fd
         self._log = log
         self._dry = dry
-        self._placeholders = count(PLACEHOLDERS)
         self._plain = log is None and not dry
         self._map_file = bytearray(sizeof(uapi.iommu_ioas_map_file))
         self._unmap = bytearray(sizeof(uapi.iommu_ioas_unmap))
@@ -275,7 +275,7 @@ class Iommufd:
 
     def _make(self, name: str, request: int, argument: Structure, out: str) -> int:
         self._change(name, request, argument)
-        made: int = next(self._placeholders) if self._dry else getattr(argument, out)
+        made: int = next(_placeholders) if self._dry else getattr(argument, out)
         return made
 
     def _ask(self, name: str, request: int, argument: Structure, expected: int = 0) -> int:

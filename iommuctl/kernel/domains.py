@@ -5,11 +5,12 @@ The IOAS itself is never attached: what the kernel makes then can neither nest n
 """
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from iommuctl.errors import Unsupported
 from iommuctl.hookspecs import DirtyRequest, MapRequest, UnmapRequest
 from iommuctl.iommufd import uapi
+from iommuctl.kernel import objects
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.memories import descriptor
 from iommuctl.kernel.vendor import Port
@@ -27,9 +28,7 @@ def create(machine: Machine, domain: Domain, *, dirty: bool) -> None:
             because="it can leave large pages away, and has no other choice",
             hint=f"--page-sizes {units(capabilities.page_sizes[:1])}, or leave it away",
         )
-    machine.intend({"objects": True})
-    iommufd = machine.iommufd
-    ioas = iommufd.ioas_alloc()
+    ioas = objects.make(machine, machine.iommufd.ioas_alloc)
     machine.records.put_domain(domain, {"ioas": ioas, "hwpts": {}, "dirty": dirty, "tracking": False})
     _prepare(machine, domain, ioas)
 
@@ -46,7 +45,7 @@ def _prepare(machine: Machine, domain: Domain, ioas: int) -> None:
 
 def remake(machine: Machine, domain: Domain, mappings: Sequence[Mapping]) -> None:
     """After all was lost: the IOAS of a domain with all its mappings. HWPTs come with the devices."""
-    ioas = machine.iommufd.ioas_alloc()
+    ioas = objects.make(machine, machine.iommufd.ioas_alloc)
     machine.records.put_domain(domain, {**machine.records.domain(domain), "ioas": ioas, "hwpts": {}})
     _prepare(machine, domain, ioas)
     for mapping in mappings:
@@ -57,7 +56,7 @@ def destroy(machine: Machine, domain: Domain) -> None:
     """The IOAS goes with its HWPTs, after the commit. Nothing uses the domain any more."""
     record = machine.records.domain(domain)
     machine.records.put_domain(domain, None)
-    machine.destroy_later(*record["hwpts"].values(), record["ioas"])
+    objects.destroy_later(machine, *record["hwpts"].values(), record["ioas"])
 
 
 def hwpt(machine: Machine, domain: Domain, port: Port) -> int:
@@ -69,8 +68,8 @@ def hwpt(machine: Machine, domain: Domain, port: Port) -> int:
         flags = uapi.IOMMU_HWPT_ALLOC_NEST_PARENT if domain.nest_parent else 0
         flags |= uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING if record["dirty"] else 0
         flags |= uapi.IOMMU_HWPT_ALLOC_PASID if pasids else 0
-        machine.intend({"objects": True})
-        made = machine.iommufd.hwpt_alloc(port.dev_id, record["ioas"], flags)
+        iommufd, ioas = machine.iommufd, record["ioas"]
+        made = objects.make(machine, lambda: iommufd.hwpt_alloc(port.dev_id, ioas, flags))
         record = {**record, "hwpts": {**record["hwpts"], key: made}}
         machine.records.put_domain(domain, record)
         if record["tracking"]:
@@ -142,16 +141,12 @@ def dirty(machine: Machine, request: DirtyRequest) -> Dirty:
     granule = request.domain.page_sizes[0]
     if request.action != "read":
         _track(machine, request.domain, on=request.action == "on")
-    pages: set[int] = set()
-    for table in record["hwpts"].values():
+    found: list[tuple[int, int]] = []
+    for table in record["hwpts"].values() if request.action == "read" else ():
         for mapping in request.mappings:
             bitmap = machine.iommufd.hwpt_get_dirty_bitmap(table, mapping.iova, mapping.size, granule)
-            number = int.from_bytes(bitmap, "little")
-            while number:
-                lowest = number & -number
-                pages.add(mapping.iova + (lowest.bit_length() - 1) * granule)
-                number ^= lowest
-    return Dirty(_joined(sorted(pages), granule), granule)
+            found += _runs(bitmap, mapping.iova, granule)
+    return Dirty(_joined(sorted(found)), granule)
 
 
 def _track(machine: Machine, domain: Domain, *, on: bool) -> None:
@@ -176,12 +171,26 @@ def _without(width: int, reserved: Sequence[tuple[int, int]]) -> list[tuple[int,
     return [*found, (first, end)] if first <= end else found
 
 
-def _joined(pages: Sequence[int], granule: int) -> tuple[tuple[int, int], ...]:
-    """Adjacent pages as ranges, (IOVA, size)."""
+def _runs(bitmap: bytes, iova: int, granule: int) -> Iterator[tuple[int, int]]:
+    """The pages whose bits are set, those of a byte together where they are neighbours, as (IOVA, size)."""
+    for number, byte in enumerate(bitmap):
+        bit = 0
+        while byte >> bit:
+            if byte >> bit & 1:
+                begin = bit
+                while byte >> bit & 1:
+                    bit += 1
+                yield iova + (8 * number + begin) * granule, (bit - begin) * granule
+            bit += 1
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Ranges that touch or overlap as one, ascending."""
     found: list[tuple[int, int]] = []
-    for page in pages:
-        if found and sum(found[-1]) == page:
-            found[-1] = found[-1][0], found[-1][1] + granule
+    for start, size in ranges:
+        if found and start <= sum(found[-1]):
+            first = found[-1][0]
+            found[-1] = first, max(sum(found[-1]), start + size) - first
         else:
-            found.append((page, granule))
+            found.append((start, size))
     return tuple(found)

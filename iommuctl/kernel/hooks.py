@@ -113,7 +113,8 @@ class HardwareBackend(ABC):
     @hookimpl
     def iommuctl_descriptors(self, context: HardwareContext, rids: "list[Rid]") -> dict[str, int]:
         machine = self.machine(context)
-        return {"iommufd": machine.iommufd.fd, **{f"vfio:{rid}": machine.devices.descriptor(rid) for rid in rids}}
+        devices = {f"vfio:{rid}": machine.devices.descriptor(rid) for rid in rids}
+        return {"iommufd": machine.iommufd.fd, **devices}
 
     # Named memory
 

@@ -30,16 +30,19 @@ class Connection:
         self._keeper: Keeper | None = None
 
     def running(self) -> Keeper | None:
-        """The keeper, if there is one."""
+        """The keeper, if there is one now."""
+        if self._keeper is not None and not self._keeper.is_there():
+            self.close()
         if self._keeper is None:
             self._keeper = Keeper.connect(self._folder)
         return self._keeper
 
     def started(self) -> Keeper:
         """The keeper, started if there is none."""
-        if self._keeper is None:
-            self._keeper = Keeper.start(self._folder)
-        return self._keeper
+        found = self.running()
+        if found is None:
+            found = self._keeper = Keeper.start(self._folder)
+        return found
 
     def close(self) -> None:
         if self._keeper is not None:
@@ -94,7 +97,10 @@ class Machine:
                 because=because,
                 hint="`iommuctl recover` makes them again",
             )
-        return self.context.kept(Connection).started()
+        found = self.context.kept(Connection).started()
+        if self.records.boot is None and not self.dry:
+            self.records.boot = found.boot
+        return found
 
     @cached_property
     def iommufd(self) -> Iommufd:
@@ -104,8 +110,6 @@ class Machine:
         held = self.keeper.get(IOMMUFD)
         if held is None:
             held = self._open()
-        if self.records.boot is None and not self.dry:
-            self.records.boot = self.keeper.boot
         return Iommufd(held, log=self.log, dry=self.dry)
 
     def _open(self) -> int:
@@ -131,24 +135,9 @@ class Machine:
         return self.keeper.get(name)
 
     def drop(self, name: str) -> None:
-        """Have the keeper let go of a name, unless nothing is to be done."""
-        if not self.dry:
-            self.keeper.drop(name)
-
-    def destroy_later(self, *object_ids: int) -> None:
-        """Destroy objects, in this order, when no row names them any more: after the commit. What is lost is gone."""
-        if self.lost():
-            return
-
-        def destroy() -> None:
-            for object_id in object_ids:
-                self.iommufd.destroy(object_id)
-
-        if self.dry:
-            destroy()
-        else:
-            self.context.intend({"objects": True})
-            self.context.after_commit(destroy)
+        """Have whatever keeper runs let go of a name, unless nothing is to be done."""
+        if not self.dry and (running := self.context.kept(Connection).running()):
+            running.drop(name)
 
     def intend(self, intent: dict[str, object]) -> None:
         """Note what is about to be done, unless nothing is."""

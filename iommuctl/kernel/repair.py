@@ -1,96 +1,110 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After a change that did not come to its end, and after all was lost: the kernel is brought to what rows say."""
+"""After a change that did not come to its end, and after all was lost: the kernel is brought to what rows say.
+
+Devices come first, as slots need them; then ranges, then slots, then what no row names is destroyed. What cannot be
+repaired does not keep the rest from it; the first such error is raised at the end.
+"""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from iommuctl.errors import KernelRefused
+from iommuctl.errors import IommuError, KernelRefused
 from iommuctl.hookspecs import RepairRequest, Truth
-from iommuctl.kernel import domains, memories
-from iommuctl.kernel.machine import Connection, Machine
+from iommuctl.kernel import domains, memories, objects
+from iommuctl.kernel.machine import IOMMUFD, Connection, Machine
 from iommuctl.kernel.slots import make, reinstall
-from iommuctl.model import Rid, Slot
+from iommuctl.model import Mapping, Rid, Slot
 
 
 def repair(machine: Machine, request: RepairRequest) -> None:
-    """Bring what intents name to what rows say, the last one first, and destroy what no row names. Idempotent."""
-    if machine.context.kept(Connection).running() is None or machine.lost():
-        # There is nothing that outlived the command but what drivers were told.
-        _each(request, {"driver": machine.devices.repair})
+    """Bring what intents name to what rows say, and destroy what no row names. Idempotent."""
+    running = machine.context.kept(Connection).running()
+    devices = [intent for intent in request.intents if "driver" in intent or "device" in intent]
+    if running is None or machine.lost():
+        # Nothing of ours outlived the command but what drivers were told, and what a new keeper was given for nothing.
+        for name in running.names() if running else ():
+            machine.drop(name)
+        _all(machine.devices.repair, [one for one in reversed(devices) if "driver" in one])
         return
-    _each(
-        request,
-        {
-            "range": lambda intent: _range(machine, request.truth, intent["range"]),
-            "slot": lambda intent: reinstall(machine, Slot(Rid.parse(intent["slot"][0]), intent["slot"][1])),
-            "tracking": lambda intent: _tracking(machine, request.truth, intent["tracking"]),
-            "memory": lambda intent: _memory(machine, intent["memory"]),
-            "device": machine.devices.repair,
-            "driver": machine.devices.repair,
-        },
-    )
-    if machine.keeper.get("iommufd") is not None:
-        sweep(machine)
+    # Before anything is freed: then the lowest free id tells.
+    orphan = objects.unnoted(machine, request.intents) if machine.keeper.get(IOMMUFD) is not None else None
+    reopened = {Rid.parse(intent["device"]) for intent in devices if "device" in intent}
+    noted = [Slot(Rid.parse(intent["slot"][0]), intent["slot"][1]) for intent in request.intents if "slot" in intent]
+    slots = [*noted, *(slot for slot in request.truth.slots if slot.rid in reopened)]
+    _all(machine.devices.repair, reversed(devices))
+    _all(lambda ranges: _ranges(machine, request.truth, *ranges), _ranges_by_domain(request.intents))
+    _all(lambda slot: reinstall(machine, slot), dict.fromkeys(reversed(slots)))
+    _all(lambda intent: _others(machine, request.truth, intent), reversed(request.intents))
+    if orphan is not None or any("made" in intent or "gone" in intent for intent in request.intents):
+        objects.sweep(machine, request.intents, orphan)
 
 
-def _each(request: RepairRequest, ways: dict[str, Callable[[Any], None]]) -> None:
-    done: list[Any] = []
-    for intent in reversed(request.intents):
-        way = next((way for name, way in ways.items() if name in intent), None)
-        if way and intent not in done:
-            way(intent)
-            done.append(intent)
+def _all(way: Callable[[Any], None], each: Iterable[Any]) -> None:
+    """Do all of it; raises the first error when the rest is done."""
+    failed: IommuError | None = None
+    for one in each:
+        try:
+            way(one)
+        except IommuError as error:
+            failed = failed or error
+    if failed:
+        raise failed
 
 
-def _range(machine: Machine, truth: Truth, intent: list[int]) -> None:
-    domain_id, ioas, iova, size = intent
-    said = [mapping for mapping in truth.mappings.get(domain_id, ()) if (mapping.iova, mapping.size) == (iova, size)]
+Ranges = tuple[int, int, list[tuple[int, int]]]
+"""A domain's id, its IOAS, and ranges (IOVA, size) of it, each as often as it was noted."""
+
+
+def _ranges_by_domain(intents: Iterable[Any]) -> list[Ranges]:
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for intent in intents:
+        if "range" in intent:
+            domain_id, ioas, iova, size = intent["range"]
+            found.setdefault((domain_id, ioas), []).append((iova, size))
+    return [(*key, ranges) for key, ranges in found.items()]
+
+
+def _ranges(machine: Machine, truth: Truth, domain_id: int, ioas: int, noted: list[tuple[int, int]]) -> None:
+    """Have the kernel map in these ranges what rows say.
+
+    A range that was noted once, and that rows have, is mapped as rows say or not at all: there DMA goes on. Others may
+    be mapped as they were in between, so that they go first.
+    """
+    said = [mapping for mapping in truth.mappings.get(domain_id, ()) if _touches(mapping, noted)]
+    if len(noted) > 1 or not said:
+        for iova, size in sorted(set(noted), key=lambda one: -one[1]):
+            with _tolerated(errno.ENOENT):
+                machine.iommufd.ioas_unmap(ioas, iova, size)
+    for mapping in said:
+        with _tolerated(errno.EEXIST):
+            domains.map_again(machine, ioas, mapping)
+
+
+def _touches(mapping: Mapping, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(mapping.iova < iova + size and iova < mapping.iova + mapping.size for iova, size in ranges)
+
+
+@contextmanager
+def _tolerated(number: int) -> Iterator[None]:
+    """A call that may find things as it would make them."""
     try:
-        if said:
-            domains.map_again(machine, ioas, said[0])
-        else:
-            machine.iommufd.ioas_unmap(ioas, iova, size)
+        yield
     except KernelRefused as refused:
-        # It is as it should be: mapped already, or nothing there. The IOAS itself is gone when the domain is.
-        if refused.errno not in (errno.EEXIST, errno.ENOENT):
+        # The IOAS itself is gone when the domain is.
+        if refused.errno not in (number, errno.ENOENT):
             raise
 
 
-def _tracking(machine: Machine, truth: Truth, domain_id: int) -> None:
-    for domain in truth.domains:
-        if domain.id == domain_id:
+def _others(machine: Machine, truth: Truth, intent: Any) -> None:
+    if "memory" in intent and intent["memory"] not in machine.records.kept_memories():
+        machine.drop(intent["memory"])
+    for domain in truth.domains if "tracking" in intent else ():
+        if domain.id == intent["tracking"]:
             record = machine.records.domain(domain)
             for table in record["hwpts"].values():
                 machine.iommufd.hwpt_set_dirty_tracking(table, record["tracking"])
-
-
-def _memory(machine: Machine, kept: str) -> None:
-    if kept not in machine.records.kept_memories():
-        machine.drop(kept)
-
-
-def sweep(machine: Machine) -> None:
-    """Destroy what no row names. The kernel gives the lowest free id, so whatever it gave is below the next one."""
-    iommufd = machine.iommufd
-    free = iommufd.ioas_alloc()
-    iommufd.destroy(free)
-    named = machine.records.object_ids() | machine.devices.object_ids()
-    orphans = [object_id for object_id in range(1, free) if object_id not in named]
-    while orphans:
-        left = [object_id for object_id in orphans if not _destroyed(machine, object_id)]
-        if left == orphans:
-            return
-        orphans = left
-
-
-def _destroyed(machine: Machine, object_id: int) -> bool:
-    """Whether it is gone now. What is in use stays, until what uses it is gone."""
-    try:
-        machine.iommufd.destroy(object_id)
-    except KernelRefused as refused:
-        return refused.errno == errno.ENOENT
-    return True
 
 
 def recover(machine: Machine, truth: Truth) -> list[str]:
@@ -103,7 +117,8 @@ def recover(machine: Machine, truth: Truth) -> list[str]:
         for name in running.names():
             running.drop(name)
     machine.records.boot = connection.started().boot
-    machine.intend({"objects": True})
+    # A recovery that fails leaves another boot id in the rows than the keeper has: repair has the keeper drop it all.
+    machine.intend({"recover": True})
     told: list[str] = []
     machine.devices.reopen()
     for memory in truth.memories:
@@ -111,7 +126,8 @@ def recover(machine: Machine, truth: Truth) -> list[str]:
     for domain in truth.domains:
         domains.remake(machine, domain, truth.mappings[domain.id])
     for slot, held in sorted(truth.slots.items(), key=lambda item: (item[0].rid, item[0].pasid or 0)):
-        record = make(machine, machine.devices.port(slot.rid), held)
-        machine.devices.port(slot.rid).attach(record["pt"], slot.pasid)
+        port = machine.devices.port(slot.rid)
+        record = make(machine, port, held)
+        port.attach(record["pt"], slot.pasid)
         machine.records.put_slot(slot, record)
     return told

@@ -6,6 +6,7 @@ from typing import Any
 from iommuctl.errors import InUse
 from iommuctl.hookspecs import InvalidateRequest, SlotChange
 from iommuctl.iommufd import uapi
+from iommuctl.kernel import objects
 from iommuctl.kernel.domains import hwpt
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.vendor import Port
@@ -34,7 +35,7 @@ def install(machine: Machine, change: SlotChange) -> None:
         port.attach(record["pt"], slot.pasid)
         records.put_slot(slot, record)
     if before and before["nested"]:
-        machine.destroy_later(before["pt"])
+        objects.destroy_later(machine, before["pt"])
 
 
 def make(machine: Machine, port: Port, held: Occupant) -> dict[str, Any]:
@@ -44,8 +45,11 @@ def make(machine: Machine, port: Port, held: Occupant) -> dict[str, Any]:
         return {"pt": table, "nested": False}
     payload = machine.vendor.payload(held)
     flags = uapi.IOMMU_HWPT_ALLOC_PASID if port.pasid_bits and machine.vendor.parents_take_pasids else 0
-    machine.intend({"objects": True})
-    nested = machine.iommufd.hwpt_alloc(port.dev_id, table, flags, data_type=payload.type, data=payload.data)
+    iommufd = machine.iommufd
+    nested = objects.make(
+        machine,
+        lambda: iommufd.hwpt_alloc(port.dev_id, table, flags, data_type=payload.type, data=payload.data),
+    )
     return {"pt": nested, "nested": True}
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices of the PCI bus, given to vfio-pci and attached through their VFIO character devices."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -8,10 +9,11 @@ from typing import Any
 
 from iommuctl.errors import DeviceNotBound, InUse, Lost, NoSuchDevice
 from iommuctl.iommufd import drivers
+from iommuctl.iommufd.holders import holders, node_numbers
 from iommuctl.iommufd.sysfs import Group, PciDevice, Sysfs
 from iommuctl.iommufd.vfio import NO_DESCRIPTOR, Cdev
-from iommuctl.iommufd.viability import VFIO_PCI
-from iommuctl.kernel.machine import Machine
+from iommuctl.iommufd.viability import VFIO_PCI, check_viable
+from iommuctl.kernel.machine import Connection, Machine
 from iommuctl.model import Call, Device, Rid
 
 
@@ -64,7 +66,7 @@ class VfioDevices:
             raise Lost(
                 f"{rid} is not held any more",
                 because="the keeper does not have its VFIO device",
-                hint="`iommuctl recover` opens it again",
+                hint=f"`iommuctl device unbind {rid} --force`, and bind it again",
             )
         descriptor = NO_DESCRIPTOR if held is None else held
         return VfioPort(record, self._cdev(descriptor, record["cdev"]))
@@ -74,6 +76,7 @@ class VfioDevices:
         before = self._sysfs.device(rid)
         if machine.records.device(rid) is not None:
             raise InUse(f"{rid} is bound already", because="iommuctl holds it", hint=f"`iommuctl device show {rid}`")
+        check_viable(self._sysfs, before)
         for write in drivers.to_vfio(self._sysfs, before):
             machine.context.log_call(Call(f"write {write.text.strip()} to {write.path}", {}))
         record: dict[str, Any] = {"driver": before.driver, "override": before.driver_override, "unit": before.unit}
@@ -97,12 +100,12 @@ class VfioDevices:
         now = self._sysfs.device(rid)
         for write in drivers.back(self._sysfs, now, record["driver"], record["override"]):
             machine.context.log_call(Call(f"write {write.text.strip()} to {write.path}", {}))
+        self._check_not_lent(rid, now)
         machine.records.put_device(rid, None)
         if not machine.dry:
             machine.intend({"device": str(rid)})
             machine.intend({"driver": [str(rid), record["driver"], record["override"]]})
-            if not machine.lost():
-                machine.drop(_kept(rid))
+            machine.drop(_kept(rid))
             drivers.give_back(self._sysfs, rid, record["driver"], record["override"])
         return self.find(rid)[0]
 
@@ -110,21 +113,26 @@ class VfioDevices:
         return {record["dev_id"] for _, record in self._machine.records.devices()}
 
     def repair(self, intent: dict[str, Any]) -> None:
-        machine = self._machine
-        if "driver" in intent:
-            name, driver, override = intent["driver"]
-            rid = Rid.parse(name)
-            if machine.records.device(rid) is None:
-                drivers.give_back(self._sysfs, rid, driver, override)
+        # A device that is not there any more has no driver to go back to.
+        with suppress(NoSuchDevice):
+            if "driver" in intent:
+                name, driver, override = intent["driver"]
+                self._repair_driver(Rid.parse(name), driver, override)
             else:
-                drivers.bind_to_vfio(self._sysfs, rid)
-            return
-        rid = Rid.parse(intent["device"])
-        record = machine.records.device(rid)
-        if record is None:
-            machine.drop(_kept(rid))
-        elif machine.kept(_kept(rid)) is None:
-            machine.records.put_device(rid, {**record, **self._open(rid)})
+                self._repair_device(Rid.parse(intent["device"]))
+
+    def _repair_driver(self, rid: Rid, driver: str | None, override: str | None) -> None:
+        if self._machine.records.device(rid) is None:
+            drivers.give_back(self._sysfs, rid, driver, override)
+        else:
+            drivers.bind_to_vfio(self._sysfs, rid)
+
+    def _repair_device(self, rid: Rid) -> None:
+        """Whether the keeper holds the object of the row, or one of a later attempt, nothing tells: it is made anew."""
+        record = self._machine.records.device(rid)
+        self._machine.drop(_kept(rid))
+        if record is not None:
+            self._machine.records.put_device(rid, {**record, **self._open(rid)})
 
     def reopen(self) -> None:
         for rid, record in list(self._machine.records.devices()):
@@ -150,6 +158,19 @@ class VfioDevices:
                 continue
             found.append(f"{rid} is bound, but not there any more")
         return found
+
+    def _check_not_lent(self, rid: Rid, now: PciDevice) -> None:
+        """A program that has a copy of the device would keep it bound, and nobody else could bind it again."""
+        if now.cdev is None or self._machine.dry:
+            return
+        running = self._machine.context.kept(Connection).running()
+        ours = {os.getpid(), *([running.pid] if running else ())}
+        if others := [one for one in holders(*node_numbers(self._sysfs.node(now.cdev))).found if one.pid not in ours]:
+            raise InUse(
+                f"{rid} is open in {', '.join(f'{one.command} ({one.pid})' for one in others[:5])}",
+                because="a device stays with vfio-pci as long as a program has it open",
+                hint="end that program first",
+            )
 
     def _open(self, rid: Rid) -> dict[str, Any]:
         """Open a VFIO device, bind it to our iommufd, and have the keeper hold it: its part of the record."""

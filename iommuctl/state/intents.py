@@ -7,6 +7,7 @@ file has a line of JSON for each; the first names the backend, which rows may no
 process; loss of power ends the kernel's objects, too.
 """
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -29,11 +30,13 @@ class IntentLog:
         except FileNotFoundError:
             return False
 
-    def read(self) -> tuple[str, list[Any]]:
+    def read(self) -> tuple[str, list[dict[str, Any]]]:
         """The backend, and its intents in their order. A line that was not finished announces a call never made."""
         lines = self._path.read_bytes().split(b"\n")[:-1] if self.pending() else []
         try:
             found = [json.loads(line) for line in lines]
+            if found and not (isinstance(found[0], str) and all(isinstance(one, dict) for one in found[1:])):
+                raise ValueError
         except ValueError:
             raise StateDamaged(
                 f"{self._path} is damaged",
@@ -42,13 +45,16 @@ class IntentLog:
             ) from None
         return (found[0], found[1:]) if found else ("", [])
 
-    def add(self, backend: str, intent: Any) -> None:
+    def add(self, backend: str, intent: dict[str, Any]) -> None:
         """Note an intent; when this returns, the next command would find it. The file holds those of one backend."""
         if self._descriptor < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
         lines = [intent] if os.fstat(self._descriptor).st_size else [backend, intent]
-        os.write(self._descriptor, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        if os.write(self._descriptor, text) != len(text):
+            # What was not noted must not be done.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def clear(self) -> None:
         """What was intended is done, or undone."""

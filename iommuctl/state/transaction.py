@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from iommuctl.errors import DiskFailed, Lost, StateDamaged, Usage
+from iommuctl.errors import DiskFailed, IommuError, Lost, StateDamaged, Usage
 from iommuctl.formats.memory import FileMemory, TableMemory
 from iommuctl.model import Call, Command, MemoryWrite
 from iommuctl.requests import MemoryPlan
@@ -64,6 +64,7 @@ class Transaction:
         self._files = files
         self._folder = files.folder
         self._intents: list[Any] = []
+        self._unrepaired = False
         self._after: list[Callable[[], None]] = []
         self._overlay: Overlay | None = None
         self._freed: list[Freed] = []
@@ -174,9 +175,16 @@ class Transaction:
                     self._new_memory = memory
                 del self._after[after:]
                 if done := self._intents[intents:]:
-                    self._files.services.repair(self, self.meta("backend"), done)
+                    self._repair(done)
             if self.connection.in_transaction:
                 self.connection.execute("RELEASE step")
+
+    def _repair(self, intents: list[Any]) -> None:
+        """Undo in the kernel what a step did. What fails here is tried again by the next command, by all intents."""
+        try:
+            self._files.services.repair(self, self.meta("backend"), intents)
+        except IommuError:
+            self._unrepaired = True
 
     def pool(self, name: str) -> "Extents":
         """The allocator of a pool. What is freed stays aside for the whole transaction."""
@@ -352,7 +360,7 @@ class Transaction:
             self._redo.mark_done()
         for action in self._after:
             action()
-        if self._intents:
+        if self._intents and not self._unrepaired:
             self._files.intents.clear()
 
 

@@ -16,7 +16,7 @@ from iommuctl.model import Binding, Domain, IommuUnit
 from iommuctl_vtd import uapi
 from iommuctl_vtd.capability import INTERRUPT_RANGE, Capability, capability
 from iommuctl_vtd.host import KIND, registers
-from iommuctl_vtd.registers import ECAP
+from iommuctl_vtd.registers import CAP, ECAP
 
 _HAW = 52
 """No register tells how many bits host addresses have; named memory has none that could be too wide."""
@@ -32,17 +32,22 @@ class VtdFormats:
 
     def stage1_format(self, name: str) -> Format:
         for levels in self.levels:
-            fmt = self._units[0].first_stage(levels)
+            fmt = self._weakest.first_stage(levels)
             if fmt.name == name:
                 return fmt
         raise Unsupported(f"no page tables of format {name}", because="not every unit here walks them")
 
     def domain_format(self, domain: Domain) -> Format:
         """A nest parent is a second stage; else Linux prefers a first stage where the unit has it."""
-        unit = self._units[0]
+        unit = self._weakest
         if domain.nest_parent or not (unit.has("SMTS") and unit.has("FSTS")):
             return unit.second_stage(max(unit.widths))
         return unit.first_stage(4)
+
+    @cached_property
+    def _weakest(self) -> Capability:
+        """The unit that walks the fewest page sizes: tables with larger ones would be faults there."""
+        return min(self._units, key=lambda unit: (CAP.FS1GP.get(unit.cap), len(unit.page_sizes)))
 
     @cached_property
     def levels(self) -> tuple[int, ...]:

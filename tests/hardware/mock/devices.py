@@ -9,6 +9,7 @@ from typing import Any
 
 from iommuctl.errors import DeviceNotBound, InUse, Unsupported
 from iommuctl.iommufd import uapi as kernel
+from iommuctl.kernel import objects
 from iommuctl.kernel.machine import Machine
 from iommuctl.model import Call, Rid, Slot
 from iommuctl.model import Device as Known
@@ -82,7 +83,6 @@ class MockDevices:
     def bind(self, rid: Rid) -> Known:
         if self._machine.records.device(rid) is not None:
             raise InUse(f"{rid} is bound already", because="a mock device stands for it")
-        self._machine.intend({"objects": True})
         self._machine.records.put_device(rid, self._make())
         return self.find(rid)[0]
 
@@ -91,7 +91,7 @@ class MockDevices:
         if record is None:
             raise DeviceNotBound(f"{rid} is not bound", because="no mock device stands for it")
         self._machine.records.put_device(rid, None)
-        self._machine.destroy_later(record["stdev"], record["hwpt"], record["ioas"])
+        objects.destroy_later(self._machine, record["stdev"], record["hwpt"], record["ioas"])
         return self.find(rid)[0]
 
     def object_ids(self) -> set[int]:
@@ -123,11 +123,13 @@ class MockDevices:
 
     def _make(self) -> dict[str, int]:
         iommufd = self._machine.iommufd
-        ioas = iommufd.ioas_alloc()
+        ioas = objects.make(self._machine, iommufd.ioas_alloc)
         if self._machine.dry:
             return {"ioas": ioas, "stdev": 0, "dev": 0, "hwpt": 0}
         mock = Mock(iommufd.fd)
         made = mock.add_device(ioas, flags=uapi.MOCK_FLAGS_DEVICE_PASID)
-        hwpt = iommufd.hwpt_alloc(made.dev_id, ioas, kernel.IOMMU_HWPT_ALLOC_PASID)
+        # With it goes all that the driver made for it.
+        self._machine.intend({"made": made.stdev_id})
+        hwpt = objects.make(self._machine, lambda: iommufd.hwpt_alloc(made.dev_id, ioas, kernel.IOMMU_HWPT_ALLOC_PASID))
         mock.replace(made, hwpt)
         return {"ioas": ioas, "stdev": made.stdev_id, "dev": made.dev_id, "hwpt": hwpt}
