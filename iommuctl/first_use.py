@@ -2,6 +2,7 @@
 """Choosing a state folder's backend, and preparing the folder for it."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ def set_up(session: "Session", transaction: Transaction, request: SetupRequest, 
 
     Raises BackendUnavailable, and Usage for a machine that cannot be.
     """
-    name = backend or first_usable()
+    name, others = (backend, {}) if backend else first_usable()
+    for other, because in others.items() if os.path.exists("/dev/iommu") else ():
+        transaction.warn(f"the backend is {name}, as {other} cannot be used: {because}")
     transaction.set_meta("backend", name)
     manager = session.manager(transaction)
     answer = availability(manager)

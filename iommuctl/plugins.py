@@ -62,11 +62,14 @@ def backend_list() -> list[Availability]:
     return found
 
 
-def first_usable() -> str:
-    """The backend of a new state folder: usable hardware, else the simulator."""
+def first_usable() -> tuple[str, dict[str, str]]:
+    """The backend of a new state folder, usable hardware or else the simulator; why those before it are not usable."""
+    not_usable: dict[str, str] = {}
     for name in BACKENDS:
-        if availability(load_backend(name)).available:
-            return name
+        found = availability(load_backend(name))
+        if found.available:
+            return name, not_usable
+        not_usable[name] = found.because
     raise BackendUnavailable("no backend works on this machine", hint="see `iommuctl backend list`")
 
 

@@ -208,7 +208,7 @@ class Session:
         from iommuctl.first_use import is_real
         from iommuctl.plugins import first_usable
 
-        name = self._wanted or first_usable()
+        name = self._wanted or first_usable()[0]
         return name if is_real(name) else None
 
     def unit(self, name: str) -> IommuUnit:

@@ -329,7 +329,8 @@ def test_what_is_lost_is_made_again(iommu: Iommu) -> None:
         iommu.attach("vm", ONE, pasid=7)
     with pytest.raises(Lost):
         iommu.translate(ONE, 0, pasid=1)
-    assert place(iommu, iommu.translate(ONE, 0)) == 0, "rows are enough for a domain"
+    with pytest.raises(Lost):
+        iommu.translate(ONE, 0)
     assert iommu.rebuild_lost() == ["memory ram is empty: no file was behind it"]
     assert iommu.lost() == ""
     iommu.attach("vm", ONE, pasid=7)

@@ -66,7 +66,7 @@ def test_built_ins_are_found_without_a_scan(monkeypatch: pytest.MonkeyPatch) -> 
         assert plugins.availability(plugins.load_backend(name)).name == name
     for name in plugins.ARCHITECTURES:
         assert plugins.architecture(name).name == name
-    assert plugins.first_usable() == "sim"
+    assert plugins.first_usable()[0] == "sim"
 
 
 def test_built_ins_are_registered_as_anyones(monkeypatch: pytest.MonkeyPatch) -> None:

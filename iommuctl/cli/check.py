@@ -29,7 +29,10 @@ def check(ctx: typer.Context) -> None:
             session.out.line(("bad", "problem: "), ("", problem))
         if not problems and not session.quiet:
             used = session.iommu.backend_name is not None
-            what = "the tables hold what they should" if used else f"there is no state in {session.iommu.state} yet"
+            held = (
+                "the kernel has the objects" if used and session.iommu.is_real else "the tables hold what they should"
+            )
+            what = held if used else f"there is no state in {session.iommu.state} yet"
             session.out.line(("good", "ok"), ("", f": {what}"))
     if problems:
         raise typer.Exit(1)

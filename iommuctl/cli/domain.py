@@ -115,7 +115,7 @@ def show(ctx: typer.Context, name: DomainName) -> None:
         [
             *([("label", domain.label)] if domain.label else []),
             ("backend", iommu.backend_name or ""),
-            *[("aperture", f"{first:#x}..{last:#x} ({domain.width} bits)") for first, last in ranges.aperture],
+            *[("aperture", _aperture(first, last)) for first, last in ranges.aperture],
             *[("reserved", f"{first:#x}..{last:#x}") for first, last in ranges.reserved],
             ("page sizes", _sizes(domain)),
             ("mappings", str(len(mappings))),
@@ -230,6 +230,11 @@ def dirty(
 
 def _parts(session: Session, domain: Domain) -> tuple[Any, ...]:
     return domain, {"backend": session.iommu.backend_name}
+
+
+def _aperture(first: int, last: int) -> str:
+    bits = f" ({(last + 1).bit_length() - 1} bits)" if not first and not last & (last + 1) else ""
+    return f"{first:#x}..{last:#x}{bits}"
 
 
 def _kind(domain: Domain) -> str:

@@ -196,6 +196,11 @@ _CALLS: dict[str, dict[str, Words | Explain]] = {
     },
     "IOMMU_GET_HW_INFO": {"EOPNOTSUPP": ("device {dev_id} has no IOMMU that tells of itself (field dev_id)", "")},
     "IOMMU_HWPT_ALLOC": {
+        "EADDRINUSE": (
+            "what is mapped, or kept available by --width, lies beyond what the device's IOMMU translates, or where the"
+            " device has reserved ranges (field pt_id {pt_id})",
+            "`iommuctl domain show` lists the mappings; map lower addresses, or take another domain for this device",
+        ),
         "EINVAL": _no_table,
         "EOPNOTSUPP": (
             "the IOMMU of device {dev_id} has no tables with flags {flags:#x} of type {data_type:#x}",

@@ -57,9 +57,9 @@ class VfioDevices:
         record = self._machine.records.device(rid)
         if record is None:
             raise DeviceNotBound(
-                f"{rid} is not ours to attach",
-                because="its slots are the kernel's as long as its driver has it",
-                hint=f"`iommuctl device bind {rid}` gives it to vfio-pci, and `device unbind` back",
+                f"{rid} is not bound",
+                because="its slots are the kernel's until it is given to vfio-pci",
+                hint=f"`iommuctl device bind {rid}`; `device unbind` gives it back to its driver",
             )
         held = self._machine.kept(_kept(rid))
         if held is None and not self._machine.dry:
@@ -90,7 +90,7 @@ class VfioDevices:
             machine.intend({"device": str(rid)})
             record |= self._open(rid)
         machine.records.put_device(rid, record)
-        return self.find(rid)[0]
+        return self.find(rid)[0]._replace(driver=VFIO_PCI)
 
     def unbind(self, rid: Rid) -> Device:
         machine = self._machine

@@ -176,8 +176,8 @@ def test_domain_show(real: Run) -> None:
     assert real("domain show host").out.splitlines() == [
         "host  id 2",
         "backend     real",
-        "aperture    0x0..0xfedfffff (48 bits)",
-        "aperture    0xfef00000..0xffffffffffff (48 bits)",
+        "aperture    0x0..0xfedfffff",
+        "aperture    0xfef00000..0xffffffffffff",
         "reserved    0xfee00000..0xfeefffff",
         "page sizes  4K,2M,1G",
         "mappings    1",

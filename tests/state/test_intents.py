@@ -37,12 +37,12 @@ def killed(store: Store, *, after_the_commit: bool) -> None:
             os._exit(0)
 
 
-def refused(transaction: Transaction, intent: str) -> None:
+def refused(transaction: Transaction, intent: dict[str, str]) -> None:
     """A change that calls the kernel, and fails."""
     transaction.set_meta("backend", "mine")
     transaction.rows.put("kind", "key", "new")
     transaction.intend(intent)
-    transaction.after_commit(lambda: transaction.rows.put("kind", "done", intent))
+    transaction.after_commit(lambda: transaction.rows.put("kind", "done", True))
     raise Overlap("no")
 
 
@@ -81,8 +81,8 @@ def test_an_error_is_repaired_at_once_with_the_old_rows(store: Store, repairs: R
     seen: list[object] = []
     repairs.how = lambda transaction: seen.append(transaction.rows.get("kind", "key"))
     with pytest.raises(Overlap), store.change() as transaction:
-        refused(transaction, "attach")
-    assert (repairs.asked, seen) == ([("mine", ["attach"])], [None])
+        refused(transaction, {"do": "attach"})
+    assert (repairs.asked, seen) == ([("mine", [{"do": "attach"}])], [None])
     assert not store.intents.pending()
 
 
@@ -90,11 +90,11 @@ def test_a_step_is_repaired_alone(store: Store, repairs: Repairs) -> None:
     done: list[str] = []
     with store.change() as transaction:
         with transaction.step():
-            transaction.intend("first")
+            transaction.intend({"do": "first"})
             transaction.after_commit(lambda: done.append("first"))
         with pytest.raises(Overlap), transaction.step():
-            refused(transaction, "second")
-        assert repairs.asked == [("mine", ["second"])]
+            refused(transaction, {"do": "second"})
+        assert repairs.asked == [("mine", [{"do": "second"}])]
         assert transaction.rows.get("kind", "key") is None
     assert done == ["first"]
     assert not store.intents.pending()
@@ -121,12 +121,12 @@ def test_what_is_done_after_the_commit_may_fail_and_leaves_the_change(store: Sto
         raise KernelRefused("busy")
 
     with store.change() as transaction:
-        transaction.intend("destroy")
+        transaction.intend({"do": "destroy"})
         transaction.rows.put("kind", "key", "new")
         transaction.after_commit(fail)
     with store.read() as transaction:
         assert transaction.rows.get("kind", "key") == "new"
-    assert repairs.asked == [("mine", ["destroy"])]
+    assert repairs.asked == [("mine", [{"do": "destroy"}])]
 
 
 def test_the_first_command_of_a_folder_is_repaired_though_no_row_names_its_backend(
@@ -134,22 +134,23 @@ def test_the_first_command_of_a_folder_is_repaired_though_no_row_names_its_backe
 ) -> None:
     store = Store(tmp_path / "state", repairs)
     with pytest.raises(Overlap), store.change() as transaction:
-        refused(transaction, "bind")
-    assert repairs.asked == [("mine", ["bind"])]
+        refused(transaction, {"do": "bind"})
+    assert repairs.asked == [("mine", [{"do": "bind"}])]
     store.close()
 
 
 def test_a_line_that_was_not_finished_is_of_a_call_that_was_not_made(store: Store, repairs: Repairs) -> None:
-    (store.folder / "intents").write_text(json.dumps("mine") + "\n" + json.dumps("first") + '\n{"sec')
+    (store.folder / "intents").write_text(json.dumps("mine") + "\n" + json.dumps({"do": "first"}) + '\n{"sec')
     with store.change():
         pass
-    assert repairs.asked == [("mine", ["first"])]
+    assert repairs.asked == [("mine", [{"do": "first"}])]
 
 
 def test_a_file_of_something_else_is_damage(store: Store) -> None:
-    (store.folder / "intents").write_text("what is this\n")
-    with pytest.raises(StateDamaged, match="intents"), store.change():
-        pass
+    for text in ("what is this\n", "1\n", '"mine"\n1\n'):
+        (store.folder / "intents").write_text(text)
+        with pytest.raises(StateDamaged, match="intents"), store.change():
+            pass
 
 
 def test_what_is_kept_is_made_once_and_closed_with_the_store(store: Store) -> None:

@@ -305,8 +305,8 @@ def test_a_dry_run_changes_nothing(session: Iommufd, mock: Mock, memfd: int) -> 
     ioas_id = session.ioas_alloc()
     device = mock.add_device(ioas_id)
     imagined = dry.ioas_alloc()
-    assert imagined == PLACEHOLDERS
-    assert dry.hwpt_alloc(device.dev_id, imagined) == PLACEHOLDERS + 1
+    assert imagined >= PLACEHOLDERS
+    assert dry.hwpt_alloc(device.dev_id, imagined) == imagined + 1
     dry.ioas_map_file(ioas_id, START, PAGE, memfd, start=0, flags=READ)
     dry.ioas_unmap(ioas_id)
     dry.destroy(ioas_id)
