@@ -9,18 +9,20 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from iommuctl.errors import KernelRefused
+from iommuctl.errors import IommuError, KernelRefused
 from iommuctl.kernel.machine import Machine
 
 
 def make(machine: Machine, alloc: Callable[[], int]) -> int:
     """Make an object, with an intent before and its id after; the id."""
     machine.intend({"alloc": True})
-    made = 0
     try:
         made = alloc()
-    finally:
-        machine.intend({"made": made})
+    except IommuError:
+        # Nothing was made. After an interrupt that is not known.
+        machine.intend({"made": 0})
+        raise
+    machine.intend({"made": made})
     return made
 
 
