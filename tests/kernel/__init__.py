@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of iommuctl.kernel on a kernel in the process of the test, with a real keeper and real state folders."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.kernel.bench")

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests do with a kernel of theirs, and how they see whether its objects are what the rows of a folder say."""
+
+import json
+import os
+import select
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from iommuctl import Iommu
+from iommuctl.iommufd.keeper_client import Keeper
+from iommuctl.iommufd.uapi import IOMMU_IOAS_MAP_READABLE, IOMMU_IOAS_MAP_WRITEABLE
+from iommuctl.kernel.hooks import HardwareBackend
+from iommuctl.model import Mapping, Rid
+from tests.kernel.calls import Kernel, Killed
+from tests.kernel.host import NAME, NODES, Host
+from tests.kernel.objects import Device, Hwpt, Ioas, Mapped
+
+BACKEND: HardwareBackend
+"""That of the test that runs; plugins are found by the names of modules."""
+PAGE = 4096
+
+
+class Bench:
+    """A kernel, a host, and one state folder, which is opened anew after each kill."""
+
+    def __init__(self, kernel: Kernel, host: Host, folder: Path) -> None:
+        self.kernel = kernel
+        self.host = host
+        self.folder = folder
+        self.iommu = Iommu(folder, backend=NAME)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.iommu.close()
+        if keeper := Keeper.connect(self.folder):
+            keeper.stop()
+        self.kernel.close()
+
+    def reopen(self) -> Iommu:
+        """The next command."""
+        self.iommu.close()
+        self.kernel.dead = False
+        self.iommu = Iommu(self.folder)
+        return self.iommu
+
+    def killed(self, command: Callable[[], object]) -> Iommu:
+        """Have a command killed where the kernel was told to; the next one."""
+        with pytest.raises(Killed):
+            command()
+        return self.reopen()
+
+    def kill_keeper(self) -> None:
+        """Returns when all its descriptors are closed."""
+        keeper = Keeper.connect(self.folder)
+        assert keeper
+        ended = os.pidfd_open(keeper.pid)
+        os.kill(keeper.pid, signal.SIGKILL)
+        select.select([ended], [], [], 10)
+        os.close(ended)
+        keeper.close()
+
+    def held(self) -> list[str]:
+        """The names under which the keeper holds something."""
+        keeper = Keeper.connect(self.folder)
+        if keeper is None:
+            return []
+        with closing(keeper):
+            return keeper.names()
+
+    def rows(self, kind: str) -> dict[str, Any]:
+        """The backend's rows of a kind."""
+        with closing(sqlite3.connect(self.folder / "state.db")) as connection:
+            found = connection.execute("SELECT key, value FROM backend_row WHERE kind = ?", (f"{NAME}.{kind}",))
+            return {key: json.loads(value) for key, value in found}
+
+    def ioas(self, name: str) -> Ioas:
+        """A domain's object."""
+        found = self.kernel.objects[self.rows("domain")[str(self.iommu.domain(name).id)]["ioas"]]
+        assert isinstance(found, Ioas)
+        return found
+
+    def device(self, rid: Rid) -> Device:
+        """The object of a device that is bound."""
+        found = self.kernel.objects[self.rows("device")[str(rid)]["dev_id"]]
+        assert isinstance(found, Device)
+        return found
+
+    def assert_agrees(self, *strangers: int) -> None:
+        """The kernel has what rows name, as they have it, and besides nothing but these `strangers`."""
+        objects, iommu = self.kernel.objects, self.iommu
+        named: dict[int, type] = {}
+        for record in self.rows("domain").values():
+            named |= {record["ioas"]: Ioas} | dict.fromkeys(record["hwpts"].values(), Hwpt)
+            assert {under(objects[table]) for table in record["hwpts"].values()} <= {record["ioas"]}
+        named |= dict.fromkeys((record["pt"] for record in self.rows("slot").values()), Hwpt)
+        named |= dict.fromkeys((record["dev_id"] for record in self.rows("device").values()), Device)
+        assert {number: type(one) for number, one in objects.items() if number not in strangers} == named
+        for domain in iommu.domains():
+            assert sorted(self.ioas(domain.name).mapped) == [_mapped(one) for one in iommu.mappings(domain.name)]
+        slots = {(rid, None if pasid is None else int(pasid)): record["pt"] for (rid, pasid), record in self._slots()}
+        nodes = {node: str(rid) for rid, node in NODES.items()}
+        devices = [one for one in objects.values() if isinstance(one, Device)]
+        assert {(nodes[one.node], pasid): pt for one in devices for pasid, pt in one.slots.items()} == slots
+        assert not (self.folder / "intents").exists() or not (self.folder / "intents").stat().st_size
+        assert iommu.check() == []
+
+    def _slots(self) -> list[tuple[tuple[str, str | None], Any]]:
+        found = []
+        for key, record in self.rows("slot").items():
+            rid, _, pasid = key.partition(" PASID ")
+            found.append(((rid, pasid or None), record))
+        return found
+
+
+def under(one: object) -> int:
+    """What a table was made of."""
+    assert isinstance(one, Hwpt)
+    return one.under
+
+
+def _mapped(mapping: Mapping) -> Mapped:
+    flags = {"r": IOMMU_IOAS_MAP_READABLE, "w": IOMMU_IOAS_MAP_WRITEABLE}
+    file = f"/memfd:iommuctl:{mapping.memory} (deleted)"
+    return Mapped(mapping.iova, mapping.size, file, mapping.offset, sum(flags[letter] for letter in mapping.prot))
