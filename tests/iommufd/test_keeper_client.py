@@ -247,8 +247,10 @@ def test_it_is_light() -> None:
 
 
 STARTS = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
+# Whoever runs the tests may have it ignored, as nohup does.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from iommuctl.iommufd.keeper_client import Keeper
 keeper = Keeper.start(Path(sys.argv[1]))
 print(keeper.pid, keeper.boot, flush=True)

@@ -25,6 +25,7 @@ _LEVEL = "only ranges have a level, and in comparisons they have none"
 _LEAF = "QEMU forgets the same with and without Leaf"
 _NOT_RECORDED = "QEMU never records it"
 _NOT_THERE = "QEMU never has anything but 0 there"
+_SELDOM = "no directed case ends in this event, and few random configurations do"
 _STALLS = "QEMU's unit does not stall"
 _ALIGNED = "a shift changes bits 56 and 3 alone, which no address of such a structure has"
 _ODD = "no request that is compared ends so at an IPA with bit 12"
@@ -104,9 +105,9 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "CBadSubstreamid": {ALL: _NOT_RECORDED},
     "FCdFetch": _FETCH_0 | {"FetchAddr": _ALIGNED},
     "CBadCd": _EVENT_0,
-    "FWalkEabt": _FETCH_0 | {"PnU": _NOT_THERE, "InD": _NOT_THERE},
+    "FWalkEabt": _FETCH_0 | {"PnU": _NOT_THERE, "InD": _NOT_THERE, "FetchAddr": _ALIGNED},
     "FTranslation": _FAULT_0,
-    "FAddrSize": _FAULT_0 | {"IPA": _ODD},
+    "FAddrSize": _FAULT_0 | {"IPA": _ODD} | dict.fromkeys(("StreamID", "RnW", "S2", "CLASS", "InputAddr"), _SELDOM),
     "FAccess": _FAULT_0 | {"IPA": _ODD},
     "FPermission": _FAULT_0 | {"TTRnW": "QEMU never sets it"},
     "FTlbConflict": {ALL: _NOT_RECORDED},
@@ -117,14 +118,11 @@ UNLOOKED: Mapping[str, Mapping[str, str]] = {
     "IDR0": dict.fromkeys(("COHACC", "BTM", "DORMHINT", "SEV", "ATOS", "VATOS", "RME_IMPL"), _NO_CHOICE)
     | dict.fromkeys(("HTTU", "Hyp", "PRI", "CD2L", "MSI"), _NOT_TOLD)
     | {
-        "TTF": "with the bit above, tables of AArch32 would be there, too, which no configuration has",
-        "ATS": "no command and no request of ATS is compared",
         "NS1ATS": "no command and no request of ATS is compared",
         "VMID16": "no VMID that is compared has more than 8 bits",
         "VMW": "CR0.VMW is 0",
         "ATSRECERR": "CR2.REC_CFG_ATS is 0",
         "TERM_MODEL": _SAME,
-        "ST_LEVEL": "our unit takes the levels that STRTAB_BASE_CFG says; the driver asks",
     },
     "IDR1": dict.fromkeys(("SSIDSIZE", "ATTR_PERMS_OVR", "ATTR_TYPES_OVR"), _NOT_TOLD)
     | dict.fromkeys(("REL", "QUEUES_PRESET", "TABLES_PRESET", "ECMDQ"), _NO_CHOICE)
