@@ -330,6 +330,12 @@ class Lost(IommuError):
     id = "lost"
     exit = 5
 
+    @classmethod
+    def all_of_it(cls, because: str) -> "Lost":
+        """The error of what needs any of them."""
+        hint = "`iommuctl recover` makes them again"
+        return cls("the kernel's objects of this state folder are gone", because=because, hint=hint)
+
 
 class SystemFailed(IommuError):
     """The operating system could not do what was asked: a path that cannot be, an I/O error."""

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from iommuctl.errors import Lost, Unsupported
+from iommuctl.errors import Unsupported
 from iommuctl.model import Device, Dirty, DomainRanges, Rid
 from iommuctl.requests import DirtyRequest, MemorySource, SetupRequest
 from iommuctl.session import Operation
@@ -124,16 +124,6 @@ class Hardware(Simulation):
             transaction.clear()
             set_up(self, transaction, SetupRequest(saved[0], options=saved[3]), name)
             return True
-
-
-def check_not_lost(operation: Operation) -> None:
-    """Raise Lost where rows tell of objects that the kernel has no more: devices do not act by them."""
-    if because := operation.call("lost"):
-        raise Lost(
-            "the kernel's objects of this state folder are gone",
-            because=because,
-            hint="`iommuctl recover` makes them again",
-        )
 
 
 def _begun_anew(operation: Operation) -> Iterator[str]:

@@ -19,7 +19,7 @@ from iommuctl.errors import (
     ZeroSize,
 )
 from iommuctl.formats.memory import PAGE
-from iommuctl.hardware import Hardware, check_not_lost
+from iommuctl.hardware import Hardware
 from iommuctl.model import (
     MAX_ADDRESS,
     Access,
@@ -249,7 +249,6 @@ class Iommu(Hardware):
             if operation.real:
                 from iommuctl.translating import translate
 
-                check_not_lost(operation)
                 return translate(operation, request)
             answer: Translation = operation.call("translate", request=request)
             return answer

@@ -5,7 +5,7 @@ Nobody can read the tables that the kernel manages, so a domain answers with the
 that we or a guest built lies in memory that we can read, and is walked entry by entry.
 """
 
-from iommuctl.errors import OutsideMemory
+from iommuctl.errors import Lost, OutsideMemory
 from iommuctl.formats import radix
 from iommuctl.guest import GuestReader
 from iommuctl.model import Binding, Domain, Fault, Slot, Step, Translation
@@ -24,7 +24,9 @@ _NAMES = {
 
 
 def translate(operation: Operation, request: TranslateRequest) -> Translation:
-    """Where a request would go, by the rows and by what named memory holds."""
+    """Where a request would go, by the rows and by what named memory holds. Raises Lost: devices do not act by rows."""
+    if because := operation.call("lost"):
+        raise Lost.all_of_it(because)
     held = operation.books.slot(request.slot)
     if held is None:
         return _fault(request, EMPTY, f"{request.slot} holds nothing that iommuctl put there", ())

@@ -92,11 +92,7 @@ class Machine:
     def keeper(self) -> Keeper:
         """The keeper that holds our objects; before the first of them it is started. Raises Lost."""
         if because := self.lost():
-            raise Lost(
-                "the kernel's objects of this state folder are gone",
-                because=because,
-                hint="`iommuctl recover` makes them again",
-            )
+            raise Lost.all_of_it(because)
         found = self.context.kept(Connection).started()
         if self.records.boot is None and not self.dry:
             self.records.boot = found.boot

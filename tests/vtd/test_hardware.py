@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iommuctl.errors import Unsupported
+from iommuctl.errors import BackendUnavailable, Unsupported
 from iommuctl.iommufd.sysfs import Sysfs
 from iommuctl.model import Binding, Domain, Rid, Slot
 from iommuctl_vtd.hardware import Vtd
@@ -37,6 +37,15 @@ def binding(fmt: str, root: int = 0x1234_5000) -> Binding:
 def test_units_have_the_registers_that_sysfs_shows(tmp_path: Path) -> None:
     vtd = units(tmp_path, (0xD2008C222F0686, 0xF00F5A))
     assert vtd.units() == [("dmar0", "vtd", {"VER": 0x6F, "CAP": 0xD2008C222F0686, "ECAP": 0xF00F5A})]
+
+
+def test_a_machine_that_was_started_without_its_iommu(tmp_path: Path) -> None:
+    """The folder was used before: whatever asks what the backend can do gets an answer."""
+    vtd = units(tmp_path)
+    assert vtd.units() == []
+    with pytest.raises(BackendUnavailable, match="no VT-d unit") as raised:
+        vtd.capabilities()
+    assert "intel_iommu=on" in raised.value.hint
 
 
 def test_a_unit_that_nests(tmp_path: Path) -> None:

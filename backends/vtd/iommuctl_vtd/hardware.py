@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
-from iommuctl.errors import Unsupported
+from iommuctl.errors import BackendUnavailable, Unsupported
 from iommuctl.formats.memory import PAGE
 from iommuctl.formats.radix import Format
 from iommuctl.iommufd.sysfs import Sysfs, Unit
@@ -71,7 +71,14 @@ class Vtd:
 
     @cached_property
     def _units(self) -> list[Capability]:
+        """Raises BackendUnavailable where there are none, as when the machine was started without its IOMMU."""
         shown = [registers(unit) for unit in self._found]
+        if not shown:
+            raise BackendUnavailable(
+                "the machine has no VT-d unit any more",
+                because="the kernel's driver announces none in /sys/class/iommu",
+                hint="start it with intel_iommu=on, and the IOMMU switched on in the firmware",
+            )
         return [capability(each["CAP"], each["ECAP"], _HAW) for each in shown]
 
     def units(self) -> list[IommuUnit]:
@@ -88,7 +95,7 @@ class Vtd:
         units = self._units
         scalable = _all(units, "SMTS", "SSTS")
         nests = scalable and _all(units, "NEST")
-        widest = min((unit.mgaw for unit in units), default=48)
+        widest = min(unit.mgaw for unit in units)
         formats = VtdFormats(units)
         return Capabilities(
             nesting="slot" if nests else "none",
@@ -96,9 +103,7 @@ class Vtd:
             widths=(*(width for width in _APERTURES if width < widest), widest),
             page_sizes=tuple(sorted(set[int].intersection(*(set(unit.page_sizes) for unit in units)))),
             reserved=(INTERRUPT_RANGE,),
-            pasid_bits=min((ECAP.PSS.get(unit.ecap) + 1 for unit in units), default=0)
-            if scalable and _all(units, "PASID")
-            else 0,
+            pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1 for unit in units) if scalable and _all(units, "PASID") else 0,
             pgtable_formats=tuple(units[0].first_stage(levels).name for levels in formats.levels) if nests else (),
         )
 
@@ -123,4 +128,4 @@ class Vtd:
 
 
 def _all(units: Sequence[Capability], *names: str) -> bool:
-    return bool(units) and all(unit.has(name) for unit in units for name in names)
+    return all(unit.has(name) for unit in units for name in names)
