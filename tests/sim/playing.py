@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenarios played on a simulated machine, and what its sanitizer said."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pytest
 
+from iommuctl.formats.bits import Layout
 from iommuctl.iommu import Iommu
 from iommuctl.model import DmaResult
 from iommuctl.state.transaction import Transaction
 from tests.sim.sabotage import Sabotage
 from tests.sim.scenarios import Scenario, machine
 
+_Change = TypeVar("_Change")
+_Scope = TypeVar("_Scope")
 FREED = "was freed while an entry in a cache still points to it"
 
 
@@ -30,6 +34,22 @@ class Seen(NamedTuple):
     def freed(self) -> bool:
         """Whether a table was freed that caches still lead to."""
         return any(FREED in warning for warning in self.warnings)
+
+    def check(self, missing: Iterable[type[Layout]], *, freed: bool) -> None:
+        """A seeded mistake was found: exactly these commands are named, and a table that went too early."""
+        assert self.stale or self.warnings
+        assert self.missing == {layout.name for layout in missing}
+        assert all(each.changed and each.missing for each in self.stale)
+        assert self.freed == freed
+
+
+def without_scope(
+    rules: Mapping[_Change, tuple[_Scope, ...]], change: _Change, scope: _Scope
+) -> dict[_Change, tuple[_Scope, ...]]:
+    """A table of rules in which a change lacks one of its scopes."""
+    left = {**rules, change: tuple(each for each in rules[change] if each is not scope)}
+    assert len(left[change]) == len(rules[change]) - 1
+    return left
 
 
 def play(folder: Path, scenario: Scenario, sabotage: Sabotage) -> Seen:
