@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command that is killed at one of its calls to the kernel: iommufd's and VFIO's ioctls, and the writes to sysfs."""
+"""A command that is killed at one of its calls to the kernel: the ioctls of iommufd and of VFIO."""
 
 import os
 import signal

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE
 from tests.hardware.held import held
 from tests.hardware.shell import Shell
+from tests.hardware.vtd.kernel_tables import entries, slot
 
 EDU, OTHER = "0000:00:10.0", "0000:00:11.0"
 MIB = 1 << 20
@@ -24,14 +26,14 @@ domain map domain1 --iova 1M --size 64K --memory ram
 domain create domain2
 domain map domain2 --iova 1M --size 64K --memory other
 """
-NESTED = f"""
+BINDABLE = f"""
 device bind {EDU}
 memory create ram --size 32M
 domain create domain1 --nest-parent
 domain map domain1 --iova 0 --size 32M --memory ram
 attach domain1 {EDU}
 """
-SETUPS = {"plain": PLAIN, "attached": PLAIN + f"attach domain1 {EDU}\n", "nested": NESTED}
+SETUPS = {"plain": PLAIN, "attached": PLAIN + f"attach domain1 {EDU}\n", "nested": BINDABLE}
 CALLS = 40
 """More than any of these commands makes."""
 
@@ -49,9 +51,18 @@ def shown(shell: Shell) -> list[tuple[str, list[object], list[object]]]:
 
 
 def every_death(
-    shell: Shell, words: Sequence[object], undo: Sequence[Sequence[object]], state: Path, works: Callable[[], None]
+    shell: Shell,
+    words: Sequence[object],
+    undo: Sequence[Sequence[object]],
+    state: Path,
+    *,
+    before: Callable[[], None],
+    after: Callable[[], None],
 ) -> None:
-    """Kill the command at each of its calls, before and after it; check what the next commands find."""
+    """Kill the command at each of its calls, before and after it; check what the next commands find.
+
+    `before` and `after` check what the device does in the old state and in the new one.
+    """
     with held(state) as machine:
         objects = machine.objects()
     old = shown(shell)
@@ -75,12 +86,35 @@ def every_death(
                 assert machine.objects() == (objects if now == old else more), f"killed {when} call {call}"
             assert shell("check").startswith("ok")
             if now == old:
+                before()
                 shell(*words)
-            works()
+            after()
             for line in undo:
                 shell(*line)
             assert shown(shell) == old
     raise AssertionError(f"more than {CALLS} calls")
+
+
+def stops(state: Path, number: int, at: int = MIB) -> Callable[[], None]:
+    """That the device's DMA does not reach that memory."""
+
+    def check() -> None:
+        with held(state) as machine:
+            machine.write(number, 0, b"untouched")
+            machine.edu(EDU).store(at, 9)
+            assert machine.read(number, 0, 9) == b"untouched"
+
+    return check
+
+
+def entry_is(pasid: int | None, kind: int | None) -> Callable[[], None]:
+    """That the kernel's PASID-table entry of the device is of that kind; None for none at all."""
+
+    def check() -> None:
+        fields = entries().get(slot(EDU, pasid))
+        assert (fields and fields["PGTT"]) == kind
+
+    return check
 
 
 def moves(state: Path, number: int, at: int = MIB) -> Callable[[], None]:
@@ -102,7 +136,7 @@ def test_map(shell: Shell, state: Path) -> None:
     where = ("--iova", "2M", "--size", "64K")
     every_death(
         shell, ["domain", "map", "domain1", *where, "--memory", "ram"], [["domain", "unmap", "domain1", *where]],
-        state, moves(state, 1, 2 * MIB),
+        state, before=stops(state, 1, 2 * MIB), after=moves(state, 1, 2 * MIB),
     )  # fmt: skip
 
 
@@ -111,7 +145,7 @@ def test_unmap(shell: Shell, state: Path) -> None:
     where = ("--iova", "1M", "--size", "64K")
     every_death(
         shell, ["domain", "unmap", "domain1", *where], [["domain", "map", "domain1", *where, "--memory", "ram"]],
-        state, lambda: None,
+        state, before=moves(state, 1), after=stops(state, 1),
     )  # fmt: skip
 
 
@@ -120,7 +154,14 @@ def test_attach(shell: Shell, state: Path) -> None:
     typed(shell, SETUPS["plain"])
     shell("attach", "domain1", EDU)
     shell("detach", "domain1", EDU)
-    every_death(shell, ["attach", "domain1", EDU], [["detach", "domain1", EDU]], state, moves(state, 1))
+    every_death(
+        shell,
+        ["attach", "domain1", EDU],
+        [["detach", "domain1", EDU]],
+        state,
+        before=stops(state, 1),
+        after=moves(state, 1),
+    )
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -144,7 +185,7 @@ def test_replace(shell: Shell, state: Path) -> None:
     shell("attach", "domain1", EDU, "--replace")
     every_death(
         shell, ["attach", "domain2", EDU, "--replace"], [["attach", "domain1", EDU, "--replace"]],
-        state, moves(state, 2),
+        state, before=moves(state, 1), after=moves(state, 2),
     )  # fmt: skip
 
 
@@ -171,11 +212,13 @@ def test_device_bind(shell: Shell, state: Path) -> None:
 def test_bind(shell: Shell, state: Path) -> None:
     typed(shell, SETUPS["nested"])
     words = ["bind-pgtable", "domain1", EDU, "--addr", "0x100000"]
-    every_death(shell, words, [["unbind-pgtable", "domain1", EDU]], state, lambda: None)
+    undo = [["unbind-pgtable", "domain1", EDU]]
+    every_death(shell, words, undo, state, before=entry_is(None, SECOND_STAGE), after=entry_is(None, NESTED))
 
 
 @pytest.mark.nesting
 def test_bind_of_a_pasid(shell: Shell, state: Path) -> None:
     typed(shell, SETUPS["nested"])
     words = ["bind-pgtable", "domain1", EDU, "--addr", "0x100000", "--pasid", 5]
-    every_death(shell, words, [["unbind-pgtable", "domain1", EDU, "--pasid", 5]], state, lambda: None)
+    undo = [["unbind-pgtable", "domain1", EDU, "--pasid", 5]]
+    every_death(shell, words, undo, state, before=entry_is(5, None), after=entry_is(5, NESTED))
