@@ -260,6 +260,15 @@ class Iommufd:
         argument = _new(uapi.iommu_vdevice_alloc, viommu_id=viommu_id, dev_id=dev_id, virt_id=virt_id)
         return self._make("IOMMU_VDEVICE_ALLOC", uapi.IOMMU_VDEVICE_ALLOC, argument, "out_vdevice_id")
 
+    def veventq_alloc(self, viommu_id: int, type: int, depth: int) -> tuple[int, int]:
+        """A new queue of a vIOMMU's events of a type, `depth` at most: its id, and a file to read them by.
+
+        The file is -1 in a dry run. While it is open, the queue cannot be destroyed.
+        """
+        argument = _new(uapi.iommu_veventq_alloc, viommu_id=viommu_id, type=type, veventq_depth=depth)
+        veventq_id = self._make("IOMMU_VEVENTQ_ALLOC", uapi.IOMMU_VEVENTQ_ALLOC, argument, "out_veventq_id")
+        return veventq_id, -1 if self._dry else argument.out_veventq_fd
+
     def _imagined(self, object_id: int) -> bool:
         return self._dry and (self.fd < 0 or object_id >= PLACEHOLDERS)
 

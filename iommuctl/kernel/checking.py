@@ -12,7 +12,12 @@ def check(machine: Machine, request: CheckRequest) -> list[str]:
     """Sentences about what is missing."""
     if because := machine.lost():
         return [f"the kernel's objects of this state folder are gone: {because}"]
-    return [*_domains(machine, request), *_slots(machine, request), *_memories(machine), *machine.devices.problems()]
+    return [
+        *_domains(machine, request),
+        *machine.slots.problems(request),
+        *_kept(machine),
+        *machine.devices.problems(),
+    ]
 
 
 def _domains(machine: Machine, request: CheckRequest) -> Iterator[str]:
@@ -24,13 +29,7 @@ def _domains(machine: Machine, request: CheckRequest) -> Iterator[str]:
             yield f"the IOAS {ioas} of domain {domain.name} is not there: {refused.because}"
 
 
-def _slots(machine: Machine, request: CheckRequest) -> Iterator[str]:
-    for slot in request.slots:
-        if machine.records.slot(slot) is None:
-            yield f"{slot} is attached, but no HWPT is known that would be in it"
-
-
-def _memories(machine: Machine) -> Iterator[str]:
+def _kept(machine: Machine) -> Iterator[str]:
     held = set(machine.keeper.names()) if machine.records.boot else set()
-    for kept in sorted(machine.records.kept_memories() - held):
-        yield f"the keeper does not hold the named memory {kept}"
+    for kept in sorted(machine.records.kept() - held):
+        yield f"the keeper does not hold {kept}"

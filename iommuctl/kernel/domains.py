@@ -20,7 +20,7 @@ from iommuctl.numbers import units
 
 def create(machine: Machine, domain: Domain, *, dirty: bool) -> None:
     """An empty IOAS. Raises Unsupported for page sizes that the kernel gives no choice of."""
-    capabilities = machine.vendor.capabilities()
+    capabilities = machine.vendor.capabilities(machine)
     small = domain.page_sizes == capabilities.page_sizes[:1] != capabilities.page_sizes
     if not small and domain.page_sizes != capabilities.page_sizes:
         raise Unsupported(
@@ -35,7 +35,7 @@ def create(machine: Machine, domain: Domain, *, dirty: bool) -> None:
 
 def _prepare(machine: Machine, domain: Domain, ioas: int) -> None:
     """What an IOAS needs to be that of a domain."""
-    capabilities = machine.vendor.capabilities()
+    capabilities = machine.vendor.capabilities(machine)
     if domain.page_sizes != capabilities.page_sizes:
         machine.iommufd.option_set(uapi.IOMMU_OPTION_HUGE_PAGES, 0, ioas)
     if domain.width < max(capabilities.widths):
@@ -54,8 +54,11 @@ def remake(machine: Machine, domain: Domain, mappings: Sequence[Mapping]) -> Non
 
 def destroy(machine: Machine, domain: Domain) -> None:
     """The IOAS goes with its HWPTs, after the commit. Nothing uses the domain any more."""
+    from iommuctl.kernel import viommus
+
     record = machine.records.domain(domain)
     machine.records.put_domain(domain, None)
+    viommus.destroy_later(machine, domain)
     objects.destroy_later(machine, *record["hwpts"].values(), record["ioas"])
 
 
@@ -126,7 +129,7 @@ def ranges(machine: Machine, domain: Domain) -> DomainRanges:
     aperture, _ = machine.iommufd.ioas_iova_ranges(record["ioas"])
     last = (1 << domain.width) - 1
     inside = [(first, min(end, last)) for first, end in aperture if first <= last]
-    return DomainRanges(tuple(inside), machine.vendor.capabilities().reserved)
+    return DomainRanges(tuple(inside), machine.vendor.capabilities(machine).reserved)
 
 
 def dirty(machine: Machine, request: DirtyRequest) -> Dirty:

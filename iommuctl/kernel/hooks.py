@@ -48,7 +48,7 @@ class HardwareBackend(ABC):
         """As the hook."""
 
     @abstractmethod
-    def iommuctl_units(self) -> "list[IommuUnit]":
+    def iommuctl_units(self, context: HardwareContext) -> "list[IommuUnit]":
         """As the hook."""
 
     def machine(self, context: HardwareContext) -> "Machine":
@@ -66,12 +66,12 @@ class HardwareBackend(ABC):
         return self.architecture
 
     @hookimpl
-    def iommuctl_capabilities(self) -> "Capabilities":
-        return self.vendor.capabilities()
+    def iommuctl_capabilities(self, context: HardwareContext) -> "Capabilities":
+        return self.vendor.capabilities(self.machine(context))
 
     @hookimpl
-    def iommuctl_formats(self) -> "TableFormats":
-        return self.vendor.formats()
+    def iommuctl_formats(self, context: HardwareContext) -> "TableFormats":
+        return self.vendor.formats(self.machine(context))
 
     @hookimpl
     def iommuctl_lost(self, context: HardwareContext) -> str:
@@ -190,14 +190,10 @@ class HardwareBackend(ABC):
 
     @hookimpl
     def iommuctl_install(self, context: HardwareContext, change: SlotChange) -> bool:
-        from iommuctl.kernel import slots
-
-        slots.install(self.machine(context), change)
+        self.machine(context).slots.install(change)
         return True
 
     @hookimpl
     def iommuctl_invalidate(self, context: HardwareContext, request: InvalidateRequest) -> bool:
-        from iommuctl.kernel import slots
-
-        slots.invalidate(self.machine(context), request)
+        self.machine(context).slots.invalidate(request)
         return True

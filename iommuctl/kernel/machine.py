@@ -12,7 +12,7 @@ from iommuctl.hookspecs import HardwareContext
 from iommuctl.iommufd.keeper_client import Keeper
 from iommuctl.iommufd.session import Iommufd
 from iommuctl.kernel.records import Records
-from iommuctl.kernel.vendor import Devices, Vendor
+from iommuctl.kernel.vendor import Devices, Slots, Vendor
 from iommuctl.model import Call
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ class Machine:
     @cached_property
     def devices(self) -> Devices:
         return self.vendor.devices(self)
+
+    @cached_property
+    def slots(self) -> Slots:
+        return self.vendor.slots(self)
 
     @property
     def log(self) -> "Log":

@@ -16,7 +16,7 @@ def create(machine: Machine, request: MemoryRequest) -> None:
     kept = f"memory-{memory.id}"
     record = {"kept": kept, "source": _written(source)}
     if not machine.dry:
-        machine.intend({"memory": kept})
+        machine.intend({"kept": kept})
         _hold(machine, kept, memory, source)
     machine.records.put_memory(memory, record)
 
@@ -27,7 +27,7 @@ def destroy(machine: Machine, memory: Memory) -> None:
     assert record
     machine.records.put_memory(memory, None)
     if not machine.dry and not machine.lost():
-        machine.intend({"memory": record["kept"]})
+        machine.intend({"kept": record["kept"]})
         machine.context.after_commit(lambda: machine.drop(record["kept"]))
 
 

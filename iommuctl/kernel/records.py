@@ -12,8 +12,9 @@ class Records:
     """The rows of one backend. What rows name exists in the kernel, unless all of it is lost.
 
     A domain's record: `ioas`, `hwpts` {unit and whether it takes PASIDs: id}, `dirty` (it can track) and `tracking` (it
-    does). A slot's: `pt`, the HWPT that is attached, and `nested`, whether it was made for this slot. A device's is for
-    `Devices` to say; `name` is the backend's.
+    does). A slot's: `pt`, the HWPT that is attached, and `nested`, whether it was made for this slot. A vIOMMU's: `id`,
+    `events`, its event queue, and `kept`, the name of that queue's file with the keeper. A vDEVICE's: `id`, and the
+    `viommu` that it belongs to. A device's is for `Devices` to say; `name` is the backend's.
     """
 
     def __init__(self, rows: Rows, name: str) -> None:
@@ -63,6 +64,31 @@ class Records:
         for key, record in self._rows.scan(f"{self._name}.device"):
             yield Rid.parse(key), record
 
+    # vIOMMUs, by parent and unit, and the vDEVICE that a device has
+
+    def viommu(self, domain_id: int, unit: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self._rows.get(f"{self._name}.viommu", _place(domain_id, unit))
+        return found
+
+    def put_viommu(self, domain_id: int, unit: str, record: dict[str, Any] | None) -> None:
+        self._put("viommu", _place(domain_id, unit), record)
+
+    def viommus(self, domain_id: int | None = None) -> list[tuple[int, str, dict[str, Any]]]:
+        """All, or those of one parent: (its id, unit, record)."""
+        bounds = () if domain_id is None else (_place(domain_id, ""), _place(domain_id, "~"))
+        found = []
+        for key, record in self._rows.scan(f"{self._name}.viommu", *bounds):
+            number, _, unit = key.partition(" ")
+            found.append((int(number), unit, record))
+        return found
+
+    def vdevice(self, rid: Rid) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self._rows.get(f"{self._name}.vdevice", str(rid))
+        return found
+
+    def put_vdevice(self, rid: Rid, record: dict[str, Any] | None) -> None:
+        self._put("vdevice", str(rid), record)
+
     # Named memory: by name, as mappings have it
 
     def memory(self, name: str) -> dict[str, Any] | None:
@@ -76,11 +102,18 @@ class Records:
         """The names under which the keeper holds them."""
         return {record["kept"] for _, record in self._rows.scan(f"{self._name}.memory")}
 
+    def kept(self) -> set[str]:
+        """The names under which the keeper holds anything but devices and the iommufd."""
+        return self.kept_memories() | {record["kept"] for _, _, record in self.viommus()}
+
     # All of them
 
     def object_ids(self) -> set[int]:
-        """The objects of the iommufd that rows of domains and slots name."""
+        """The objects of the iommufd that rows name, but for those of devices."""
         found = {record["pt"] for _, record in self._rows.scan(f"{self._name}.slot")}
+        found |= {record["id"] for _, record in self._rows.scan(f"{self._name}.vdevice")}
+        for _, _, record in self.viommus():
+            found |= {record["id"], record["events"]}
         for _, record in self._rows.scan(f"{self._name}.domain"):
             found |= {record["ioas"], *record["hwpts"].values()}
         return found
@@ -90,3 +123,7 @@ class Records:
             self._rows.delete(f"{self._name}.{kind}", key)
         else:
             self._rows.put(f"{self._name}.{kind}", key, record)
+
+
+def _place(domain_id: int, unit: str) -> str:
+    return f"{domain_id} {unit}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """After a change that did not come to its end, and after all was lost: the kernel is brought to what rows say.
 
-Devices come first, as slots need them; then ranges, then slots, then what no row names is destroyed. What cannot be
-repaired does not keep the rest from it; the first such error is raised at the end.
+Devices come first, as slots need them; then ranges, slots and caches, and what no row names is destroyed. What cannot
+be repaired does not keep the rest from it; the first such error is raised at the end.
 """
 
 import errno
@@ -12,9 +12,8 @@ from typing import Any
 
 from iommuctl.errors import IommuError, KernelRefused
 from iommuctl.hookspecs import RepairRequest, Truth
-from iommuctl.kernel import domains, memories, objects
+from iommuctl.kernel import domains, memories, objects, viommus
 from iommuctl.kernel.machine import IOMMUFD, Connection, Machine
-from iommuctl.kernel.slots import make, reinstall
 from iommuctl.model import Mapping, Rid, Slot
 
 
@@ -35,7 +34,10 @@ def repair(machine: Machine, request: RepairRequest) -> None:
     slots = [*noted, *(slot for slot in request.truth.slots if slot.rid in reopened)]
     _all(machine.devices.repair, reversed(devices))
     _all(lambda ranges: _ranges(machine, request.truth, *ranges), _ranges_by_domain(request.intents))
-    _all(lambda slot: reinstall(machine, slot), dict.fromkeys(reversed(slots)))
+    released = {Rid.parse(intent["vdevice"]) for intent in request.intents if "vdevice" in intent}
+    _all(lambda rid: viommus.repair(machine, rid), sorted(released | reopened))
+    _all(machine.slots.repair, dict.fromkeys(reversed(slots)))
+    _all(machine.slots.refresh, [intent for intent in request.intents if "stale" in intent])
     _all(lambda intent: _others(machine, request.truth, intent), reversed(request.intents))
     if orphan is not None or any("made" in intent or "gone" in intent for intent in request.intents):
         objects.sweep(machine, request.intents, orphan)
@@ -98,8 +100,8 @@ def _tolerated(number: int) -> Iterator[None]:
 
 
 def _others(machine: Machine, truth: Truth, intent: Any) -> None:
-    if "memory" in intent and intent["memory"] not in machine.records.kept_memories():
-        machine.drop(intent["memory"])
+    if "kept" in intent and intent["kept"] not in machine.records.kept():
+        machine.drop(intent["kept"])
     for domain in truth.domains if "tracking" in intent else ():
         if domain.id == intent["tracking"]:
             record = machine.records.domain(domain)
@@ -120,14 +122,12 @@ def recover(machine: Machine, truth: Truth) -> list[str]:
     # A recovery that fails leaves another boot id in the rows than the keeper has: repair has the keeper drop it all.
     machine.intend({"recover": True})
     told: list[str] = []
+    viommus.forget(machine)
     machine.devices.reopen()
     for memory in truth.memories:
         told += [sentence] if (sentence := memories.reopen(machine, memory)) else []
     for domain in truth.domains:
         domains.remake(machine, domain, truth.mappings[domain.id])
-    for slot, held in sorted(truth.slots.items(), key=lambda item: (item[0].rid, item[0].pasid or 0)):
-        port = machine.devices.port(slot.rid)
-        record = make(machine, port, held)
-        port.attach(record["pt"], slot.pasid)
-        machine.records.put_slot(slot, record)
+    for slot in sorted(truth.slots, key=lambda slot: (slot.rid, slot.pasid or 0)):
+        machine.slots.recover(truth.slots[slot])
     return told

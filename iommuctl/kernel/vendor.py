@@ -1,30 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a backend of real hardware brings: its devices, its capabilities, and the payloads that are its vendor's own."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from iommuctl.architecture import TableFormats
 from iommuctl.capabilities import Capabilities
-from iommuctl.model import Binding, Device, Rid
+from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange
+from iommuctl.model import Device, Occupant, Rid, Slot
 
 if TYPE_CHECKING:
+    from iommuctl.iommufd.session import HwInfo
     from iommuctl.kernel.machine import Machine
-
-
-class Payload(NamedTuple):
-    """What a nested HWPT is made of: a number IOMMU_HWPT_DATA_*, and the vendor's structure."""
-
-    type: int
-    data: bytes
-
-
-class Entry(NamedTuple):
-    """One request to invalidate, as the kernel takes it, with the vendor's name for it and its fields."""
-
-    name: str
-    raw: bytes
-    fields: dict[str, int]
 
 
 class Port(Protocol):
@@ -40,6 +26,10 @@ class Port(Protocol):
 
     @property
     def pasid_bits(self) -> int: ...
+
+    @property
+    def ats(self) -> bool:
+        """Whether the device and what is between have ATS."""
 
     def attach(self, pt_id: int, pasid: int | None = None) -> None:
         """Put a HWPT into a slot; one that is there is replaced. Raises KernelRefused."""
@@ -82,6 +72,31 @@ class Devices(Protocol):
         """Sentences about where rows and devices disagree."""
 
 
+class Slots(Protocol):
+    """What is in the slots of devices, within one transaction. Vendors derive theirs from iommuctl.kernel.slots."""
+
+    def install(self, change: SlotChange) -> None:
+        """Attach, replace, bind, unbind, detach. What the slot held before is destroyed after the commit.
+
+        Raises KernelRefused, DeviceNotBound, Lost; InUse for a slot that devices of one group cannot share.
+        """
+
+    def invalidate(self, request: InvalidateRequest) -> None:
+        """Have the kernel tell the caches that page tables have changed. Raises KernelRefused, Lost."""
+
+    def repair(self, slot: Slot) -> None:
+        """Bring the kernel to what the row of a slot says. Idempotent."""
+
+    def recover(self, held: Occupant) -> None:
+        """After all was lost: put into a slot again what the rows say. The slots of RIDs come before their PASIDs'."""
+
+    def refresh(self, intent: dict[str, Any]) -> None:
+        """Invalidate what an intent `stale` says that caches may still have."""
+
+    def problems(self, request: CheckRequest) -> list[str]:
+        """Sentences about where rows and slots disagree."""
+
+
 class Vendor(Protocol):
     """A backend of real hardware, but for what is the same with all of them."""
 
@@ -90,21 +105,16 @@ class Vendor(Protocol):
         """The backend's. Its rows are of kinds that begin with it."""
 
     @property
-    def invalidation_type(self) -> int:
-        """IOMMU_HWPT_INVALIDATE_DATA_* of `invalidations`."""
-
-    @property
     def parents_take_pasids(self) -> bool:
         """Whether a nest parent can be attached to PASIDs."""
 
     def devices(self, machine: "Machine") -> Devices: ...
 
-    def capabilities(self) -> Capabilities: ...
+    def slots(self, machine: "Machine") -> Slots: ...
 
-    def formats(self) -> TableFormats: ...
+    def capabilities(self, machine: "Machine") -> Capabilities: ...
 
-    def payload(self, binding: Binding) -> Payload:
-        """What makes the nested HWPT of a binding. Raises Unsupported."""
+    def formats(self, machine: "Machine") -> TableFormats: ...
 
-    def invalidations(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:
-        """The requests for one nested HWPT: input addresses first..last, or everything."""
+    def learn(self, machine: "Machine", unit: str, dev_id: int, info: "HwInfo") -> None:
+        """Note what the kernel tells of the unit that a device is behind which was made ours just now."""

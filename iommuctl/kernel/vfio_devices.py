@@ -11,6 +11,7 @@ from iommuctl.errors import DeviceNotBound, InUse, Lost, NoSuchDevice
 from iommuctl.iommufd import drivers
 from iommuctl.iommufd.holders import holders, node_numbers
 from iommuctl.iommufd.sysfs import Group, PciDevice, Sysfs
+from iommuctl.iommufd.uapi import IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED
 from iommuctl.iommufd.vfio import NO_DESCRIPTOR, Cdev
 from iommuctl.iommufd.viability import VFIO_PCI, check_viable
 from iommuctl.kernel.machine import Connection, Machine
@@ -18,12 +19,16 @@ from iommuctl.model import Call, Device, Rid
 
 
 class VfioPort:
-    """A device that the keeper holds, by its record: `dev_id`, `cdev`, `unit`, `pasid_bits`, `driver`, `override`."""
+    """A device that the keeper holds.
+
+    Its record: `dev_id`, `cdev`, `unit`, `pasid_bits`, `ats`; `driver` and `override` are what it had before.
+    """
 
     def __init__(self, record: dict[str, Any], cdev: Cdev) -> None:
         self.dev_id: int = record["dev_id"]
         self.unit: str = record["unit"]
         self.pasid_bits: int = record["pasid_bits"]
+        self.ats: bool = record["ats"]
         self.cdev = cdev
 
     def attach(self, pt_id: int, pasid: int | None = None) -> None:
@@ -81,7 +86,7 @@ class VfioDevices:
             machine.context.log_call(Call(f"write {write.text.strip()} to {write.path}", {}))
         record: dict[str, Any] = {"driver": before.driver, "override": before.driver_override, "unit": before.unit}
         if machine.dry:
-            record |= {"dev_id": 0, "cdev": before.cdev or "vfio", "pasid_bits": before.pasid_bits or 0}
+            record |= {"dev_id": 0, "cdev": before.cdev or "vfio", "pasid_bits": before.pasid_bits or 0, "ats": False}
         else:
             # Before the driver goes: without an iommufd it would be for nothing.
             assert machine.iommufd
@@ -182,8 +187,11 @@ class VfioDevices:
             machine.keep(_kept(rid), cdev.fd)
         finally:
             cdev.close()
-        pasid_bits = machine.iommufd.get_hw_info(dev_id).max_pasid_log2
-        return {"dev_id": dev_id, "cdev": found.cdev, "pasid_bits": pasid_bits}
+        info = machine.iommufd.get_hw_info(dev_id)
+        if found.unit is not None:
+            machine.vendor.learn(machine, found.unit, dev_id, info)
+        ats = bool(found.ats) and not info.capabilities & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED
+        return {"dev_id": dev_id, "cdev": found.cdev, "pasid_bits": info.max_pasid_log2, "ats": ats}
 
     def _cdev(self, descriptor: int, name: str) -> Cdev:
         return Cdev(descriptor, name, self._sysfs, log=self._machine.log, dry=self._machine.dry)

@@ -142,6 +142,8 @@ class Store:
         try:
             if not self._has_tables(connection):
                 schema.create(connection)
+            # What the last change wrote comes before caches are told of it.
+            transaction.finish_redo()
             self.services.repair(transaction, *self.intents.read())
             connection.execute("COMMIT")
         except BaseException:

@@ -110,6 +110,10 @@ class Transaction:
         self._files.intents.add(self.meta("backend"), intent)
         self._intents.append(intent)
 
+    def write_out(self) -> None:
+        if self._overlay:
+            self._overlay.write_out()
+
     def after_commit(self, action: Callable[[], None]) -> None:
         self._after.append(action)
 

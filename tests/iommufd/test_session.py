@@ -160,6 +160,12 @@ CALLS: list[tuple[str, Use, Call, object]] = [
         (12, b"out."),
     ),
     ("vdevice_alloc", lambda s: s.vdevice_alloc(12, 3, 0x99), Call(0x3B91, "4IQ", (24, 12, 3, 0, 0x99), {3: 13}), 13),
+    (
+        "veventq_alloc",
+        lambda s: s.veventq_alloc(12, 1, 64),
+        Call(0x3B93, "8I", (32, 0, 12, 1, 64, 0, 0, 0), {5: 14, 6: 35}),
+        (14, 35),
+    ),
     ("ioas_change_process", lambda s: s.ioas_change_process(), Call(0x3B92, "2I", (8, 0)), None),
 ]
 
@@ -258,6 +264,7 @@ def test_a_dry_run_makes_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made[0] >= PLACEHOLDERS
     assert made == [made[0] + number for number in range(4)]
     assert dry.fault_queue_alloc() == (made[0] + 4, -1)
+    assert dry.veventq_alloc(made[2], 1, 64) == (made[0] + 5, -1)
     assert dry.ioas_iova_ranges(made[0]) == ([(0, 2**64 - 1)], 1)
     dry.ioas_map(5, 0, 0x1000, 0x1000, 2)
     dry.destroy(5)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import InUse, NoSuchDevice
-from iommuctl.hookspecs import API_VERSION, Availability, hookimpl
-from iommuctl.iommufd.session import Iommufd
+from iommuctl.hookspecs import API_VERSION, Availability, HardwareContext, hookimpl
+from iommuctl.iommufd.session import HwInfo, Iommufd
 from iommuctl.iommufd.sysfs import Group, PciDevice, Sysfs, Unit
 from iommuctl.iommufd.vfio import Cdev
 from iommuctl.iommufd.viability import VFIO_PCI
 from iommuctl.kernel.hooks import HardwareBackend
 from iommuctl.kernel.machine import Machine
-from iommuctl.kernel.vendor import Entry, Payload
+from iommuctl.kernel.slots import Entry, NestedBySlot, Payload
 from iommuctl.kernel.vfio_devices import VfioDevices
 from iommuctl.model import Binding, IommuUnit, Rid
 from iommuctl_vtd.capability import DEFAULT_CAP, DEFAULT_ECAP, capability
@@ -84,10 +84,9 @@ def opening(kernel: Kernel) -> tuple[type[Iommufd], type[Cdev]]:
 
 
 class FakeVendor:
-    """VT-d's formats, and payloads that the kernel does not look at."""
+    """VT-d's formats."""
 
     name = NAME
-    invalidation_type = 0
     parents_take_pasids = True
 
     def __init__(self, host: Host) -> None:
@@ -96,18 +95,30 @@ class FakeVendor:
     def devices(self, machine: Machine) -> VfioDevices:
         return VfioDevices(machine, KIND, self._host)
 
-    def formats(self) -> VtdFormats:
+    def formats(self, machine: Machine) -> VtdFormats:  # noqa: ARG002
         return VtdFormats([capability(DEFAULT_CAP, DEFAULT_ECAP, 52)])
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self, machine: Machine) -> Capabilities:  # noqa: ARG002
         return Capabilities(
             nesting="slot", widths=(48,), page_sizes=(4096,), pasid_bits=PASID_BITS, pgtable_formats=(FORMAT,)
         )
 
+    def slots(self, machine: Machine) -> "FakeSlots":
+        return FakeSlots(machine)
+
+    def learn(self, machine: Machine, unit: str, dev_id: int, info: HwInfo) -> None:
+        """Nothing: there is only one."""
+
+
+class FakeSlots(NestedBySlot):
+    """Payloads that the kernel does not look at."""
+
+    invalidation_type = 0
+
     def payload(self, binding: Binding) -> Payload:
         return Payload(1, binding.root.to_bytes(8, "little"))
 
-    def invalidations(self, span: tuple[int, int] | None, *, leaf: bool) -> list[Entry]:
+    def entries(self, span: tuple[int, int] | None, *, leaf: bool) -> list[Entry]:
         return [Entry("fake.invalidate", bytes([leaf, span is None]), {"leaf": leaf})]
 
 
@@ -128,5 +139,5 @@ class FakeBackend(HardwareBackend):
         return Availability(NAME, True, "", "vtd", API_VERSION)
 
     @hookimpl
-    def iommuctl_units(self) -> list[IommuUnit]:
+    def iommuctl_units(self, context: HardwareContext) -> list[IommuUnit]:  # noqa: ARG002
         return [IommuUnit(UNIT, "vtd", {})]

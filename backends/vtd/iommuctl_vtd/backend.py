@@ -31,7 +31,7 @@ class VtdBackend(HardwareBackend):
         return Availability("vtd", not because, because, "vtd", API_VERSION)
 
     @hookimpl
-    def iommuctl_units(self) -> "list[IommuUnit]":
+    def iommuctl_units(self, context: HardwareContext) -> "list[IommuUnit]":  # noqa: ARG002
         return self.vendor.units()
 
     @hookimpl

@@ -8,9 +8,10 @@ from iommuctl.capabilities import Capabilities
 from iommuctl.errors import BackendUnavailable, Unsupported
 from iommuctl.formats.memory import PAGE
 from iommuctl.formats.radix import Format
+from iommuctl.iommufd.session import HwInfo
 from iommuctl.iommufd.sysfs import Sysfs, Unit
 from iommuctl.kernel.machine import Machine
-from iommuctl.kernel.vendor import Entry, Payload
+from iommuctl.kernel.slots import Entry, NestedBySlot, Payload
 from iommuctl.kernel.vfio_devices import VfioDevices
 from iommuctl.model import Binding, Domain, IommuUnit
 from iommuctl_vtd import uapi
@@ -59,7 +60,6 @@ class Vtd:
     """VT-d as a `Vendor` of iommuctl.kernel."""
 
     name = "vtd"
-    invalidation_type = uapi.IOMMU_HWPT_INVALIDATE_DATA_VTD_S1
     parents_take_pasids = True
 
     def __init__(self, sysfs: Sysfs) -> None:
@@ -70,7 +70,7 @@ class Vtd:
         return [unit for unit in self._sysfs.units() if unit.kind == KIND]
 
     @cached_property
-    def _units(self) -> list[Capability]:
+    def units_found(self) -> list[Capability]:
         """Raises BackendUnavailable where there are none, as when the machine was started without its IOMMU."""
         shown = [registers(unit) for unit in self._found]
         if not shown:
@@ -88,11 +88,17 @@ class Vtd:
     def devices(self, machine: Machine) -> VfioDevices:
         return VfioDevices(machine, KIND, self._sysfs)
 
-    def formats(self) -> VtdFormats:
-        return VtdFormats(self._units)
+    def slots(self, machine: Machine) -> "VtdSlots":
+        return VtdSlots(machine, self.units_found)
 
-    def capabilities(self) -> Capabilities:
-        units = self._units
+    def learn(self, machine: Machine, unit: str, dev_id: int, info: HwInfo) -> None:
+        """Nothing: /sys shows the registers."""
+
+    def formats(self, machine: Machine) -> VtdFormats:  # noqa: ARG002 - the registers tell
+        return VtdFormats(self.units_found)
+
+    def capabilities(self, machine: Machine) -> Capabilities:  # noqa: ARG002
+        units = self.units_found
         scalable = _all(units, "SMTS", "SSTS")
         nests = scalable and _all(units, "NEST")
         widest = min(unit.mgaw for unit in units)
@@ -107,6 +113,16 @@ class Vtd:
             pgtable_formats=tuple(units[0].first_stage(levels).name for levels in formats.levels) if nests else (),
         )
 
+
+class VtdSlots(NestedBySlot):
+    """First stages as payloads, each of a nested HWPT of its own."""
+
+    invalidation_type = uapi.IOMMU_HWPT_INVALIDATE_DATA_VTD_S1
+
+    def __init__(self, machine: Machine, units: Sequence[Capability]) -> None:
+        super().__init__(machine)
+        self._units = units
+
     def payload(self, binding: Binding) -> Payload:
         fmt = VtdFormats(self._units).stage1_format(binding.format)
         width = next(width for width, levels in _LEVELS.items() if levels == fmt.levels)
@@ -115,7 +131,7 @@ class Vtd:
         data = uapi.iommu_hwpt_vtd_s1(flags=flags, pgtbl_addr=binding.root, addr_width=width)
         return Payload(uapi.IOMMU_HWPT_DATA_VTD_S1, bytes(data))
 
-    def invalidations(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:
+    def entries(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:
         """One request: the kernel rounds a range to the aligned block that covers it, and tells the device TLB."""
         if span is None:
             address, pages = 0, 2**64 - 1

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from iommuctl.capabilities import Capabilities
-from iommuctl.hookspecs import API_VERSION, Availability, hookimpl
+from iommuctl.hookspecs import API_VERSION, Availability, HardwareContext, hookimpl
+from iommuctl.iommufd.session import HwInfo
 from iommuctl.kernel.hooks import HardwareBackend
 from iommuctl.kernel.machine import Machine
-from iommuctl.kernel.vendor import Entry, Payload
+from iommuctl.kernel.slots import Entry, NestedBySlot, Payload
 from iommuctl.model import Binding, IommuUnit
 from iommuctl_vtd.capability import DEFAULT_CAP, DEFAULT_ECAP, capability
 from iommuctl_vtd.hardware import VtdFormats
@@ -29,16 +30,15 @@ class MockVendor:
     """The mock driver as a `Vendor` of iommuctl.kernel. Tables that are nested are VT-d's, as it looks into none."""
 
     name = NAME
-    invalidation_type = uapi.IOMMU_HWPT_INVALIDATE_DATA_SELFTEST
     parents_take_pasids = True
 
     def devices(self, machine: Machine) -> MockDevices:
         return MockDevices(machine)
 
-    def formats(self) -> VtdFormats:
+    def formats(self, machine: Machine) -> VtdFormats:  # noqa: ARG002
         return VtdFormats([capability(DEFAULT_CAP, DEFAULT_ECAP, 52)])
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self, machine: Machine) -> Capabilities:  # noqa: ARG002
         return Capabilities(
             nesting="slot",
             dirty_tracking=True,
@@ -49,11 +49,23 @@ class MockVendor:
             pgtable_formats=("vtd.first-stage-4",),
         )
 
+    def slots(self, machine: Machine) -> "MockSlots":
+        return MockSlots(machine)
+
+    def learn(self, machine: Machine, unit: str, dev_id: int, info: HwInfo) -> None:
+        """Nothing: there is only one."""
+
+
+class MockSlots(NestedBySlot):
+    """Payloads of the mock driver."""
+
+    invalidation_type = uapi.IOMMU_HWPT_INVALIDATE_DATA_SELFTEST
+
     def payload(self, binding: Binding) -> Payload:  # noqa: ARG002
         data = uapi.iommu_hwpt_selftest(iotlb=uapi.IOMMU_TEST_IOTLB_DEFAULT)
         return Payload(uapi.IOMMU_HWPT_DATA_SELFTEST, bytes(data))
 
-    def invalidations(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:  # noqa: ARG002
+    def entries(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:  # noqa: ARG002
         """The mock's IOTLB has four entries, which it numbers: a page falls on one of them."""
         if span is None:
             fields = {"flags": uapi.IOMMU_TEST_INVALIDATE_FLAG_ALL, "iotlb_id": 0}
@@ -77,7 +89,7 @@ class MockBackend(HardwareBackend):
         return Availability(NAME, not because, because, self.architecture, API_VERSION)
 
     @hookimpl
-    def iommuctl_units(self) -> list[IommuUnit]:
+    def iommuctl_units(self, context: HardwareContext) -> list[IommuUnit]:  # noqa: ARG002
         return [IommuUnit(NAME, self.architecture, {})]
 
 

@@ -26,6 +26,7 @@ class MockPort:
 
     unit = "mock"
     pasid_bits = uapi.MOCK_PASID_WIDTH
+    ats = False
 
     def __init__(self, machine: Machine, record: dict[str, int]) -> None:
         self._machine = machine
