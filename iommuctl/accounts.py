@@ -49,8 +49,8 @@ def check_guest_pools(operation: Operation) -> Iterator[str]:
         for pool in books.cd_pools(domain):
             words = f"the CD table of {pool.rid}"
             spans.setdefault(pool.name, (f"the pool of {words}", (pool.start, pool.size)))
-            driver = cast("GuestTables", operation.driver)
-            runs = driver.used_in_guest(pool.rid, guest_memory(operation, pool))
+            formats = cast("GuestTables", operation.formats)
+            runs = formats.used_in_guest(pool.rid, guest_memory(operation, pool))
             holders.setdefault(pool.name, []).extend((run, words) for run in runs)
         for name, (words, span) in spans.items():
             free = [(run, "the allocator, as free") for run in transaction.pool(name).free_runs()]

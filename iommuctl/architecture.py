@@ -29,7 +29,7 @@ from iommuctl.model import (
 from iommuctl.model import Mapping as DomainMapping
 
 if TYPE_CHECKING:
-    from iommuctl.hookspecs import CheckRequest, Context, SlotChange
+    from iommuctl.hookspecs import CheckRequest, Context, SlotChange, TranslateRequest
 
 
 class Recalled(NamedTuple):
@@ -197,10 +197,17 @@ class Driver(TableFormats, Protocol):
 
 
 class GuestTables(Protocol):
-    """What a Driver offers besides, when it declares `context_tables_in_guest`."""
+    """What a Driver, or the formats of real hardware, offer besides where `context_tables_in_guest` is declared."""
 
     def used_in_guest(self, rid: Rid, guest: Memory) -> Iterator[Run]:
         """Every page of guest memory that holds a device's CD table, by GPA."""
+
+
+class GuestWalk(Protocol):
+    """What the formats of real hardware offer besides, where `context_tables_in_guest` is declared."""
+
+    def translate_in_guest(self, request: "TranslateRequest", guest: Memory) -> Translation:
+        """Where a request of a nested slot goes in guest memory, on real hardware: `pa` and addresses are GPAs."""
 
 
 class Architecture(Protocol):

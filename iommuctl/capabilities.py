@@ -13,6 +13,8 @@ class Capabilities(NamedTuple):
     """
 
     nesting: Literal["none", "slot", "device"] = "none"
+    nesting_obstacle: str = ""
+    """Why nothing nests, where hardware could."""
     context_tables_in_guest: bool = False
     hitless_replace: bool = False
     execute_permission: bool = False

@@ -53,6 +53,13 @@ def release_unused(operation: Operation, rid: Rid) -> None:
             operation.transaction.pool(pool.name).drop()
 
 
+def guests(operation: Operation) -> "dict[Rid, TableMemory]":
+    """That memory of each device which has bindings."""
+    books = operation.books
+    pools = [pool for domain in books.domains() for pool in books.cd_pools(domain)]
+    return {pool.rid: guest_memory(operation, pool) for pool in pools}
+
+
 def guest_memory(operation: Operation, pool: CdPool) -> "TableMemory":
     """The memory of the parent, by GPA, with pages from the pool."""
     transaction = operation.transaction

@@ -256,7 +256,7 @@ class Iommu(Hardware):
     def check(self) -> list[str]:
         """Sentences about where tables and rows disagree; an empty list when all is well."""
         from iommuctl.accounts import check_guest_pools, check_guest_tables, check_pages
-        from iommuctl.cd_pools import guest_memory
+        from iommuctl.cd_pools import guests
 
         with self._read() as operation:
             if not operation.transaction.meta("backend"):
@@ -264,8 +264,7 @@ class Iommu(Hardware):
             books, domains = operation.books, operation.books.domains()
             slots = {occupant.slot: occupant for occupant in books.slots()}
             mappings = {domain.id: books.mappings(domain) for domain in domains}
-            guests = {pool.rid: guest_memory(operation, pool) for each in domains for pool in books.cd_pools(each)}
-            request = CheckRequest(operation.call("devices", rid=None), domains, mappings, slots, guests)
+            request = CheckRequest(operation.call("devices", rid=None), domains, mappings, slots, guests(operation))
             audits = (
                 lambda: operation.call("check", request=request),
                 lambda: check_pages(operation),

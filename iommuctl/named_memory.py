@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from iommuctl.cd_pools import guests
 from iommuctl.errors import OutsideMemory
 from iommuctl.formats.memory import FileMemory
 from iommuctl.model import NO_PHYSICAL, Memory, MemoryWrite
@@ -71,4 +72,4 @@ def truth(operation: Operation) -> Truth:
     books = operation.books
     domains = books.domains()
     mappings = {domain.id: books.mappings(domain) for domain in domains}
-    return Truth(domains, mappings, {held.slot: held for held in books.slots()}, books.memories())
+    return Truth(domains, mappings, {held.slot: held for held in books.slots()}, books.memories(), guests(operation))

@@ -156,7 +156,8 @@ class Objects(Labels):
             if dirty and not capabilities.dirty_tracking:
                 raise Unsupported("the backend has no dirty tracking", hint="leave --dirty away")
             if nest_parent and capabilities.nesting == "none":
-                raise Unsupported("the backend nests no page tables", hint="leave --nest-parent away")
+                because = capabilities.nesting_obstacle
+                raise Unsupported("the backend nests no page tables", because=because, hint="leave --nest-parent away")
             domain = operation.books.add_domain(
                 name,
                 label,

@@ -173,7 +173,7 @@ def nest_parent(operation: Operation, selector: str) -> Domain:
     """The domain, when it can be a parent. Raises CannotNest, NotNestParent."""
     domain = operation.books.domain(selector)
     if operation.capabilities.nesting == "none":
-        raise CannotNest("this backend nests no page tables")
+        raise CannotNest("this backend nests no page tables", because=operation.capabilities.nesting_obstacle)
     if not domain.nest_parent:
         raise NotNestParent(
             f"nothing can be nested on {domain.name}",

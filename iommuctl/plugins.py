@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from iommuctl.architecture import Architecture
     from iommuctl.formats.bits import Layout
 
-BACKENDS = {"vtd": "iommuctl_vtd.backend:BACKEND", "smmuv3": "iommuctl_smmuv3.backend", "sim": "iommuctl_sim.backend"}
+BACKENDS = {
+    "vtd": "iommuctl_vtd.backend:BACKEND",
+    "smmuv3": "iommuctl_smmuv3.backend:BACKEND",
+    "sim": "iommuctl_sim.backend",
+}
 """Hardware first: the first one that is usable is taken for a new state folder."""
 ARCHITECTURES = {"vtd": "iommuctl_vtd:ARCHITECTURE", "smmuv3": "iommuctl_smmuv3:ARCHITECTURE"}
 

@@ -155,12 +155,16 @@ class DirtyRequest(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What the rows say: all that should be there. `mappings` are ascending, by the ids of the domains."""
+    """What the rows say: all that should be there. `mappings` are ascending, by the ids of the domains.
+
+    `guests` are the memories that SlotChange.guest was for the devices with bindings.
+    """
 
     domains: Sequence[Domain]
     mappings: Mapping[int, Sequence[DomainMapping]]
     slots: Mapping[Slot, Occupant]
     memories: Sequence[Memory]
+    guests: Mapping[Rid, TableMemory] = {}
 
 
 class RepairRequest(NamedTuple):

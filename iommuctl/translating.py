@@ -5,12 +5,17 @@ Nobody can read the tables that the kernel manages, so a domain answers with the
 that we or a guest built lies in memory that we can read, and is walked entry by entry.
 """
 
+from typing import TYPE_CHECKING, cast
+
 from iommuctl.errors import Lost, OutsideMemory
 from iommuctl.formats import radix
 from iommuctl.guest import GuestReader
 from iommuctl.model import Binding, Domain, Fault, Slot, Step, Translation
 from iommuctl.requests import TranslateRequest
 from iommuctl.session import Operation
+
+if TYPE_CHECKING:
+    from iommuctl.architecture import GuestWalk
 
 EMPTY, NO_MAPPING, NO_PERMISSION, NO_ENTRY, NOT_READABLE = range(1, 6)
 """Codes of the faults that are told here. They are not the hardware's: nobody asked it."""
@@ -36,8 +41,11 @@ def translate(operation: Operation, request: TranslateRequest) -> Translation:
 
 
 def _nested(operation: Operation, request: TranslateRequest, held: Binding) -> Translation:
-    fmt = operation.formats.stage1_format(held.format)
     memory = GuestReader(operation.books, operation.transaction.overlay, held.domain)
+    if operation.capabilities.context_tables_in_guest:
+        found = cast("GuestWalk", operation.formats).translate_in_guest(request, memory)
+        return found if found.pa is None else _through(operation, request, held, found)
+    fmt = operation.formats.stage1_format(held.format)
     upper = request.iova >> fmt.width - fmt.canonical
     if upper not in (0, (1 << 64 - fmt.width + fmt.canonical) - 1 if fmt.canonical else 0):
         return _fault(request, NO_ENTRY, f"stage 1: a table of {held.format} has no such address", ())
@@ -56,10 +64,17 @@ def _nested(operation: Operation, request: TranslateRequest, held: Binding) -> T
     if request.access not in prot or ("p" in prot and not request.privileged):
         return _fault(request, NO_PERMISSION, f"stage 1: the page allows {prot or 'nothing'}", tuple(steps))
     gpa = last.entry.address + request.iova % last.size
-    found = _domain(operation, request, held.domain, gpa, tuple(steps))
+    found = Translation(request.slot, request.iova, gpa, last.size, prot, None, tuple(steps))
+    return _through(operation, request, held, found)
+
+
+def _through(operation: Operation, request: TranslateRequest, held: Binding, first: Translation) -> Translation:
+    """What comes of stage 1's answer, a GPA, by the rows of the parent."""
+    assert first.pa is not None
+    found = _domain(operation, request, held.domain, first.pa, first.steps)
     if found.prot is None:
         return found
-    return found._replace(prot=radix.combine(prot, found.prot), page_size=last.size)
+    return found._replace(prot=radix.combine(first.prot or "", found.prot), page_size=first.page_size)
 
 
 def _domain(

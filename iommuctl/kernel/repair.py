@@ -128,6 +128,5 @@ def recover(machine: Machine, truth: Truth) -> list[str]:
         told += [sentence] if (sentence := memories.reopen(machine, memory)) else []
     for domain in truth.domains:
         domains.remake(machine, domain, truth.mappings[domain.id])
-    for slot in sorted(truth.slots, key=lambda slot: (slot.rid, slot.pasid or 0)):
-        machine.slots.recover(truth.slots[slot])
+    machine.slots.recover(truth)
     return told

@@ -5,11 +5,11 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iommuctl.errors import InUse
-from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange
+from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange, Truth
 from iommuctl.iommufd import uapi
 from iommuctl.kernel import objects
 from iommuctl.kernel.domains import hwpt
@@ -79,7 +79,12 @@ class KernelSlots(ABC):
         else:
             port.attach(record["pt"], slot.pasid)
 
-    def recover(self, held: Occupant) -> None:
+    def recover(self, truth: Truth) -> None:
+        for held in in_order(truth):
+            self.put_back(held)
+
+    def put_back(self, held: Occupant) -> None:
+        """Put into a slot again what the rows say."""
         port = self.machine.devices.port(held.slot.rid)
         record = self._made(port, held)
         port.attach(record["pt"], held.slot.pasid)
@@ -89,11 +94,12 @@ class KernelSlots(ABC):
         raise TypeError(f"no intent of these slots is {intent}")
 
     def problems(self, request: CheckRequest) -> list[str]:
-        return [
-            f"{slot} is attached, but no HWPT is known that would be in it"
-            for slot in request.slots
-            if self.machine.records.slot(slot) is None
-        ]
+        return [problem for slot in request.slots for problem in self.missing(slot)]
+
+    def missing(self, slot: Slot) -> Iterator[str]:
+        """A sentence about a slot that should have a row of its own and has none."""
+        if self.machine.records.slot(slot) is None:
+            yield f"{slot} is attached, but no HWPT is known that would be in it"
 
     def _made(self, port: Port, held: Occupant) -> dict[str, Any]:
         """The record of a slot that is to hold this: the domain's HWPT, or a new one nested on it."""
@@ -124,6 +130,11 @@ class KernelSlots(ABC):
                     because="the kernel has one table for the devices of a group",
                     hint=f"detach {other} first, or attach both to one domain",
                 )
+
+
+def in_order(truth: Truth) -> list[Occupant]:
+    """What slots hold, that of each RID before that of its PASIDs."""
+    return [truth.slots[slot] for slot in sorted(truth.slots, key=lambda slot: (slot.rid, slot.pasid or 0))]
 
 
 class NestedBySlot(KernelSlots):

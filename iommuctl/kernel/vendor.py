@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from iommuctl.architecture import TableFormats
 from iommuctl.capabilities import Capabilities
-from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange
-from iommuctl.model import Device, Occupant, Rid, Slot
+from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange, Truth
+from iommuctl.model import Device, Rid, Slot
 
 if TYPE_CHECKING:
     from iommuctl.iommufd.session import HwInfo
@@ -87,8 +87,8 @@ class Slots(Protocol):
     def repair(self, slot: Slot) -> None:
         """Bring the kernel to what the row of a slot says. Idempotent."""
 
-    def recover(self, held: Occupant) -> None:
-        """After all was lost: put into a slot again what the rows say. The slots of RIDs come before their PASIDs'."""
+    def recover(self, truth: Truth) -> None:
+        """After all was lost: put into every slot again what the rows say."""
 
     def refresh(self, intent: dict[str, Any]) -> None:
         """Invalidate what an intent `stale` says that caches may still have."""

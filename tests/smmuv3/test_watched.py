@@ -52,8 +52,8 @@ def test_the_driver_as_it_is(machine: Driven) -> None:
 @pytest.mark.parametrize(
     ("where", "structure", "then", "what"),
     [
-        ("slots", "ste", "domain", "had V set before the rest was written"),
-        ("slots", "ste", "parent", "was changed by several stores while it was present"),
+        ("stream_slots", "ste", "domain", "had V set before the rest was written"),
+        ("stream_slots", "ste", "parent", "was changed by several stores while it was present"),
         ("cd_tables", "cd", "other", "was changed by several stores while it was present"),
     ],
 )

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 from iommuctl.audit import audit_domain, some, words
 from iommuctl.errors import OutsideMemory
-from iommuctl.formats.memory import read_word
+from iommuctl.formats.memory import Memory, read_word
 from iommuctl.hookspecs import CheckRequest
-from iommuctl.model import Device, Slot
+from iommuctl.model import Device, Rid, Slot
 from iommuctl_smmuv3.cd import L1Cd
-from iommuctl_smmuv3.cd_tables import CD_SIZE
+from iommuctl_smmuv3.cd_tables import CD_SIZE, CdTable
 from iommuctl_smmuv3.streams import uses_stage_1
 
 if TYPE_CHECKING:
     from iommuctl_smmuv3.driver import Driver
     from iommuctl_smmuv3.slots import Slots
+    from iommuctl_smmuv3.stream_slots import StreamSlots
 
 
-def audit(driver: "Driver", slots: "Slots", request: CheckRequest) -> list[str]:
+def audit(driver: "Driver", slots: "StreamSlots", request: CheckRequest) -> list[str]:
     """Sentences about every difference; of many that are alike, the first."""
     known = {device.rid for device in request.devices}
     strangers = (
@@ -40,20 +41,24 @@ def _first_level(driver: "Driver") -> Iterator[str]:
             yield f"the stream table descriptor of bus {number:02x} is {descriptor:#x}"
 
 
-def _device(driver: "Driver", slots: "Slots", device: Device, request: CheckRequest) -> Iterator[str]:
+def _device(driver: "Driver", slots: "StreamSlots", device: Device, request: CheckRequest) -> Iterator[str]:
     rid, stream = device.rid, slots.stream(device.rid)
     found, right = driver.stream_tables.entry(rid), slots.entry(stream)
     if found != right:
         yield f"the STE of {rid} is {words(found)}, not {words(right)}"
         return
+    if table := slots.table(rid, stream):
+        yield from audit_contexts(slots, table, slots.view(stream), rid, request)
+
+
+def audit_contexts(slots: "Slots", table: CdTable, memory: Memory, rid: Rid, request: CheckRequest) -> Iterator[str]:
+    """Sentences about CDs of a device, and what leads to them, that are not as rows say. `memory` is where they lie."""
     wanted = {
         slot.pasid or 0: occupant
         for slot, occupant in request.slots.items()
         if slot.rid == rid and uses_stage_1(occupant)
     }
-    table = slots.table(rid, stream)
-    memory = slots.view(stream)
-    for first, array, count, descriptor in table.arrays() if table else ():
+    for first, array, count, descriptor in table.arrays():
         try:
             data = memory.read(array, CD_SIZE * count)
             word = read_word(memory, descriptor) if descriptor else None

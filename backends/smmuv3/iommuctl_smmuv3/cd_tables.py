@@ -5,7 +5,7 @@ The table of a nested stream lies in the guest's memory, where others can write.
 leaves are and how many CDs they have, is therefore in rows, and nothing that it reads from there is followed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from iommuctl.formats.mapping import allocate_aligned
 from iommuctl.formats.memory import PAGE, Run, TableMemory, write_word
@@ -99,6 +99,14 @@ class CdTable:
         announce(Change.CD_LEAF_REMOVED, substream)
         self._memory.free(Run(leaf, 1))
         self._rows.delete(LEAVES, self._key(number))
+
+    def write_again(self, cds: Mapping[int, int]) -> None:
+        """Write all of it where it is, with these CDs by substream: what the memory held is lost."""
+        for first, array, count, descriptor in list(self.arrays()):
+            if descriptor:
+                write_word(self._memory, descriptor, L1Cd.encode(V=1, L2Ptr=array))
+            held = (cds.get(substream, 0) for substream in range(first, first + count))
+            self._memory.write(array, b"".join(map(Cd.to_bytes, held)))
 
     def destroy(self) -> None:
         """Give all of it back. Nothing leads to it any more."""

@@ -7,7 +7,7 @@ from iommuctl_smmuv3.config_cache import CDS, L1CDS, Cached
 from iommuctl_smmuv3.events import CLASS_CD
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.refused import C_BAD_CD, C_BAD_SUBSTREAMID, F_CD_FETCH, Refused
-from iommuctl_smmuv3.stage2_walk import Access, Stage2
+from iommuctl_smmuv3.stage2_walk import Access, Behind
 from iommuctl_smmuv3.ste import TWO_LEVEL_4K, TWO_LEVEL_64K, Ste, cd_table_size
 from iommuctl_smmuv3.visits import Unreadable, Visits
 
@@ -19,7 +19,7 @@ _FETCH = Access(permissions.READ << 3, CLASS_CD)
 
 
 def find_cd(  # noqa: PLR0917
-    visits: Visits, stream: int, substream: int, ste: int, stage2: Stage2 | None, features: Features, e2h: bool
+    visits: Visits, stream: int, substream: int, ste: int, stage2: Behind | None, features: Features, e2h: bool
 ) -> int:
     """The CD of a substream, which can be used. `substream` is below 2**S1CDMax. Raises Refused."""
     config = visits.caches and visits.caches.config
@@ -36,7 +36,7 @@ def find_cd(  # noqa: PLR0917
 
 
 def _cd_address(  # noqa: PLR0917
-    visits: Visits, stream: int, substream: int, ste: int, stage2: Stage2 | None, features: Features
+    visits: Visits, stream: int, substream: int, ste: int, stage2: Behind | None, features: Features
 ) -> int:
     form, most = Ste.S1Fmt.get(ste), Ste.S1CDMax.get(ste)
     base = Ste.S1ContextPtr.get(ste) & -cd_table_size(form, most)
@@ -62,7 +62,7 @@ def _cd_address(  # noqa: PLR0917
     return table + _CD_SIZE * index
 
 
-def _fetched(visits: Visits, layout: type[Cd | L1Cd], address: int, stage2: Stage2 | None) -> tuple[int, int]:
+def _fetched(visits: Visits, layout: type[Cd | L1Cd], address: int, stage2: Behind | None) -> tuple[int, int]:
     """Where the structure lies, and what it is."""
     place = stage2.translate(address, _FETCH).pa if stage2 else address
     try:

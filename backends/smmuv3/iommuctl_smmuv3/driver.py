@@ -18,8 +18,8 @@ from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.invalidation import Span, Target, commands
 from iommuctl_smmuv3.missing import missing
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change
-from iommuctl_smmuv3.slots import Slots
 from iommuctl_smmuv3.ste import DSS_BYPASS
+from iommuctl_smmuv3.stream_slots import StreamSlots
 from iommuctl_smmuv3.stream_tables import StreamTables
 from iommuctl_smmuv3.streams import Streams
 from iommuctl_smmuv3.submission import logged, submit
@@ -46,7 +46,7 @@ class Driver:
         self.page_tables = PageTables(self.features)
         self.tags = Tags(context.rows, self.features)
         self.streams = Streams(context.rows)
-        self._slots = Slots(self)
+        self._slots = StreamSlots(self)
 
     @cached_property
     def stream_tables(self) -> StreamTables:

@@ -22,7 +22,7 @@ from iommuctl_smmuv3.refused import (
 from iommuctl_smmuv3.stage1 import Stage1Descriptor, Stage1Descriptor64K, Stage1DescriptorDs, Stage1Format
 from iommuctl_smmuv3.stage2 import Stage2Descriptor, Stage2Descriptor64K, Stage2DescriptorDs
 from iommuctl_smmuv3.stage2_geometry import GRANULES
-from iommuctl_smmuv3.stage2_walk import Access, Mapped, Stage2
+from iommuctl_smmuv3.stage2_walk import Access, Behind, Mapped
 from iommuctl_smmuv3.tlb import EL2, EL2_E2H, GLOBAL, VA, Page, Tag
 from iommuctl_smmuv3.visits import Conflict, Unreadable, Visits, has_nt, run_order
 
@@ -48,7 +48,7 @@ class Stage1:
     """Stage 1 of one CD, for one request."""
 
     def __init__(  # noqa: PLR0917
-        self, cd: int, vmid: int, world: StreamWorld, features: Features, visits: Visits, stage2: Stage2 | None
+        self, cd: int, vmid: int, world: StreamWorld, features: Features, visits: Visits, stage2: Behind | None
     ) -> None:
         self._cd = cd
         self._world = world
@@ -134,7 +134,7 @@ class Stage1:
         page = Page(entry.address, order, run, rights, ALL, level, fmt.shift(1), order, dirty, False, [], nt)
         return (self._through(stage2, page, address, need) if stage2 else page), raw
 
-    def _through(self, stage2: Stage2, page: Page, address: int, need: int) -> Page:
+    def _through(self, stage2: Behind, page: Page, address: int, need: int) -> Page:
         """The page of both stages."""
         ipa = page.pa | address & (1 << page.order) - 1
         end = stage2.translate(ipa, Access(need, CLASS_IN))

@@ -2,7 +2,7 @@
 """Stage 2 as the unit walks it: intermediate physical addresses to physical ones. IHI0070 G.b section 3.4, 7.3."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from iommuctl.formats.bits import Layout
 from iommuctl_smmuv3 import permissions
@@ -48,6 +48,13 @@ class Mapped(NamedTuple):
     pa: int
     page: Page
     hit: bool = False
+
+
+class Behind(Protocol):
+    """What the addresses go through that stage 1 gives, and those of its tables."""
+
+    def translate(self, address: int, access: Access) -> Mapped:
+        """Where an address goes. Raises Refused."""
 
 
 class Stage2:
