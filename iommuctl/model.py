@@ -172,11 +172,15 @@ Occupant: TypeAlias = Attachment | Binding
 
 
 class IommuUnit(NamedTuple):
-    """One IOMMU of a machine, with those of its registers that can be read, by the specification's names."""
+    """One IOMMU of a machine, with those of its registers that can be read, by the specification's names.
+
+    `words` are subjects and phrases that registers do not tell, or not rightly.
+    """
 
     name: str
     architecture: str
     registers: MappingABC[str, int]
+    words: MappingABC[str, str] = {}
 
 
 class Command(NamedTuple):

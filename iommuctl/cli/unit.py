@@ -57,7 +57,7 @@ def show(
     session = session_of(ctx)
     unit = session.iommu.unit(name)
     architecture = plugins.architecture(unit.architecture)
-    words = architecture.unit_words(unit.registers)
+    words = dict(architecture.unit_words(unit.registers)) | dict(unit.words)
     registers = [
         (name, value, _explained(architecture.register_layout(name), value)) for name, value in unit.registers.items()
     ]
@@ -68,7 +68,7 @@ def show(
             {
                 "name": unit.name,
                 "architecture": unit.architecture,
-                "words": dict(words),
+                "words": words,
                 "registers": {
                     name: {"value": f"{value:#x}", **jsonout.decoded(found)} for name, value, found in registers
                 },
@@ -77,7 +77,7 @@ def show(
         return
     out = session.out
     out.line(("name", unit.name), ("", f"  {unit.architecture}"))
-    out.pairs(words)
+    out.pairs(list(words.items()))
     out.line()
     out.tree(_register(name, value, found) for name, value, found in registers)
 

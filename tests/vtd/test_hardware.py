@@ -8,7 +8,7 @@ import pytest
 
 from iommuctl.errors import BackendUnavailable, Unsupported
 from iommuctl.iommufd.sysfs import Sysfs
-from iommuctl.model import Binding, Domain, Rid, Slot
+from iommuctl.model import Binding, Domain, IommuUnit, Rid, Slot
 from iommuctl_vtd.hardware import Vtd
 from iommuctl_vtd.registers import CAP, ECAP
 
@@ -41,7 +41,7 @@ def binding(fmt: str, root: int = 0x1234_5000) -> Binding:
 
 def test_units_have_the_registers_that_sysfs_shows(tmp_path: Path) -> None:
     vtd = units(tmp_path, (0xD2008C222F0686, 0xF00F5A))
-    assert vtd.units() == [("dmar0", "vtd", {"VER": 0x6F, "CAP": 0xD2008C222F0686, "ECAP": 0xF00F5A})]
+    assert vtd.units() == [IommuUnit("dmar0", "vtd", {"VER": 0x6F, "CAP": 0xD2008C222F0686, "ECAP": 0xF00F5A})]
 
 
 def test_a_machine_that_was_started_without_its_iommu(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 import mmap
 from collections.abc import Iterator
+from typing import Any
 
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
@@ -74,7 +75,7 @@ class Smmuv3:
     def units(self, machine: Machine) -> list[IommuUnit]:
         """The units that the kernel's driver has announced, with the registers that it told of."""
         known = host.records(machine.context.rows)
-        return [IommuUnit(unit.name, "smmuv3", known.get(unit.name, {}).get("registers", {})) for unit in self._found()]
+        return [_unit(unit.name, known.get(unit.name)) for unit in self._found()]
 
     def devices(self, machine: Machine) -> VfioDevices:
         return VfioDevices(machine, host.KIND, self._sysfs)
@@ -98,11 +99,25 @@ class Smmuv3:
             nesting_obstacle=obstacle,
             context_tables_in_guest=not obstacle,
             widths=tables.widths,
-            page_sizes=tables.stage1(_granule(features)).page_sizes,
+            page_sizes=_page_sizes(tables.stage1(_granule(features))),
             reserved=(_SOFTWARE_MSI,),
             pasid_bits=features.ssid_bits,
             pgtable_formats=() if obstacle else tables.names,
         )
+
+
+def _unit(name: str, record: dict[str, Any] | None) -> IommuUnit:
+    if record is None:
+        hint = "not known: the kernel tells them of a device that is bound"
+        return IommuUnit(name, "smmuv3", {}, {"unit": hint})
+    return IommuUnit(name, "smmuv3", record["registers"], {"nesting": record["obstacle"] or "yes"})
+
+
+def _page_sizes(fmt: Format) -> tuple[int, ...]:
+    """Those of single descriptors: Linux makes no contiguous runs."""
+    return tuple(
+        size for size in fmt.page_sizes if size in {1 << fmt.shift(level) for level in range(1, fmt.levels + 1)}
+    )
 
 
 def _granule(features: Features) -> int:
