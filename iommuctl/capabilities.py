@@ -31,6 +31,8 @@ class Capabilities(NamedTuple):
     pasid_bits: int = 0
     pgtable_formats: tuple[str, ...] = ()
     """Formats of stage-1 tables that can be bound; the first is the default."""
+    context_formats: tuple[str, ...] = ()
+    """Formats of tables of contexts that a guest owns, and that can be bound to a RID with all its PASIDs."""
 
     @property
     def page_sizes_by_granule(self) -> tuple[tuple[int, ...], ...]:
@@ -58,4 +60,5 @@ class Capabilities(NamedTuple):
             "reserved": [[f"{first:#x}", f"{last:#x}"] for first, last in self.reserved],
             "pasid_bits": self.pasid_bits,
             "pgtable_formats": list(self.pgtable_formats),
+            "context_formats": list(self.context_formats),
         }

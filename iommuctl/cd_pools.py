@@ -26,6 +26,14 @@ def with_guest(operation: Operation, change: SlotChange) -> SlotChange:
     Raises Usage where nothing says which pool; InUse for another one than the RID has; what check_pool raises.
     """
     rid, new = change.slot.rid, change.new
+    if isinstance(new, Binding) and new.format in operation.capabilities.context_formats:
+        if new.cd_pool:
+            raise Usage(
+                f"the CD table of {rid} needs no pool",
+                because="it is the guest's own, and lies where --addr says",
+                hint="leave --cd-pool away",
+            )
+        return change
     if isinstance(new, Binding):
         pool = operation.books.cd_pool(rid) or _choose(operation, new)
         given = new.cd_pool

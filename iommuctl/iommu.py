@@ -32,7 +32,7 @@ from iommuctl.model import (
     Slot,
     Translation,
 )
-from iommuctl.pgtables import check_root, nest_parent, pgtable_format
+from iommuctl.pgtables import bound_format, check_root, nest_parent
 from iommuctl.requests import CheckRequest, InvalidateRequest, SlotChange, TranslateRequest
 from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_number, check_range
 from iommuctl.session import Operation
@@ -149,7 +149,7 @@ class Iommu(Hardware):
                 root, kind, name = table.root, table.format, table.name
             else:
                 assert addr is not None
-                root, kind, name = addr, pgtable_format(operation, format), None
+                root, kind, name = addr, bound_format(operation, format, slot), None
                 check_root(operation, parent, root, kind)
             attachment_label = old.label if old else None
             new = Binding(slot, parent, root, kind, name, label, old is None, attachment_label, cd_pool)

@@ -29,6 +29,13 @@ def check_nesting(operation: Operation, change: SlotChange) -> None:
 def _check_device(operation: Operation, change: SlotChange) -> None:
     """The slot of the RID itself: what PASIDs are nested on stays, and nothing slips below what they have."""
     rid, old, new = change.slot.rid, change.old, change.new
+    owned = isinstance(new, Binding) and new.format in operation.capabilities.context_formats
+    if old and owned and (nested := nested_below(operation, old)):
+        raise InUse(
+            f"{rid} cannot have a CD table of the guest's own",
+            because=f"page tables of its {_pasids(nested)} are bound in the one that iommuctl keeps",
+            hint="unbind them first",
+        )
     if old and (new is None or new.domain != old.domain) and (nested := nested_below(operation, old)):
         raise InUse(
             f"{rid} cannot leave {old.domain.name}",
@@ -72,6 +79,12 @@ def _check_binding(operation: Operation, new: Binding) -> None:
             f"{slot.rid} is not attached to {parent.name}",
             because="its slot is empty, and a PASID nests on the stage 2 of its device",
             hint=f"`iommuctl attach {parent.name} {slot.rid}` first",
+        )
+    if isinstance(own, Binding) and own.format in operation.capabilities.context_formats:
+        raise CannotNest(
+            f"no page table can be bound to {slot}",
+            because=f"the CD table of {slot.rid}, in which its PASIDs are, is the guest's own",
+            hint=f"the guest can enter it there; or `iommuctl unbind-pgtable {parent.name} {slot.rid}` first",
         )
     if own.domain != parent:
         raise CannotNest(

@@ -13,7 +13,7 @@ from iommuctl.errors import (
     Unsupported,
 )
 from iommuctl.formats.memory import PAGE
-from iommuctl.model import Binding, Domain, PageTable, Placed, Rid
+from iommuctl.model import Binding, Domain, PageTable, Placed, Rid, Slot
 from iommuctl.objects import Objects, forget_pgtable, pgtable_users
 from iommuctl.rules import check_aperture, check_label, check_name, check_numbers, check_prot, check_range
 from iommuctl.session import Operation
@@ -196,22 +196,41 @@ def pgtable_format(operation: Operation, wanted: str | None) -> str:
     return wanted
 
 
+def bound_format(operation: Operation, wanted: str | None, slot: Slot) -> str:
+    """The format of what a guest owns and a slot is to be bound to: a page table, or a table of contexts for a RID.
+
+    Raises Unsupported.
+    """
+    if wanted is None or wanted not in operation.capabilities.context_formats:
+        return pgtable_format(operation, wanted)
+    if slot.pasid is not None:
+        raise Unsupported(
+            f"no {wanted} can be bound to {slot}",
+            because="it is the table of all PASIDs, and belongs to the device",
+            hint="leave --pasid away; the guest that owns the table puts its PASIDs into it",
+        )
+    return wanted
+
+
 def check_root(operation: Operation, domain: Domain, root: int, kind: str) -> None:
     """A root given by its GPA is aligned to its size, inside the parent. What it holds is the guest's affair."""
     from iommuctl.formats.format import WORD
 
     check_numbers(addr=root)
+    if root >> domain.width:
+        raise OutOfAperture(
+            f"the page table's address {root:#x} is outside {domain.name}",
+            because=f"the domain has {domain.width} address bits",
+        )
+    if kind in operation.capabilities.context_formats:
+        # How long such a table is depends on the device: the backend knows.
+        return
     fmt = operation.formats.stage1_format(kind)
     size = WORD * fmt.entries(fmt.levels)
     if root % size:
         raise Misaligned(
             f"the page table's address {root:#x} is not a multiple of {size:#x}",
             because=f"that is the size of a {kind} root table",
-        )
-    if root >> domain.width:
-        raise OutOfAperture(
-            f"the page table's address {root:#x} is outside {domain.name}",
-            because=f"the domain has {domain.width} address bits",
         )
 
 

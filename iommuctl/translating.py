@@ -32,12 +32,19 @@ def translate(operation: Operation, request: TranslateRequest) -> Translation:
     """Where a request would go, by the rows and by what named memory holds. Raises Lost: devices do not act by rows."""
     if because := operation.call("lost"):
         raise Lost.all_of_it(because)
-    held = operation.books.slot(request.slot)
+    held = operation.books.slot(request.slot) or _owner_of_contexts(operation, request.slot)
     if held is None:
         return _fault(request, EMPTY, f"{request.slot} holds nothing that iommuctl put there", ())
     if isinstance(held, Binding):
         return _nested(operation, request, held)
     return _domain(operation, request, held.domain, request.iova, ())
+
+
+def _owner_of_contexts(operation: Operation, slot: Slot) -> Binding | None:
+    """What a RID holds, where that is a table of contexts in which a guest has the PASID's."""
+    held = operation.books.slot(Slot(slot.rid))
+    owns = isinstance(held, Binding) and held.format in operation.capabilities.context_formats
+    return held if isinstance(held, Binding) and owns else None
 
 
 def _nested(operation: Operation, request: TranslateRequest, held: Binding) -> Translation:

@@ -9,6 +9,7 @@ what it manages: STEs, stage 2, and what a device had cached that it attaches an
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from iommuctl.errors import Misaligned
 from iommuctl.formats.memory import Run, TableMemory
 from iommuctl.hookspecs import InvalidateRequest, SlotChange
 from iommuctl.kernel import objects, viommus
@@ -17,19 +18,21 @@ from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.vendor import Port
 from iommuctl.model import Binding, Domain, Occupant, Rid, Slot
 from iommuctl_smmuv3 import uapi
-from iommuctl_smmuv3.entries import stream_entry
 from iommuctl_smmuv3.features import Features
+from iommuctl_smmuv3.guest_entry import stage_1_entry
 from iommuctl_smmuv3.invalidation import Span, Target, commands
-from iommuctl_smmuv3.kernel_tags import KernelTags
+from iommuctl_smmuv3.kernel_tags import SOME_VMID, KernelTags
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change, Scope
 from iommuctl_smmuv3.slots import NO_TAG, Slots
-from iommuctl_smmuv3.ste import Ste
+from iommuctl_smmuv3.ste import LINEAR, Ste, cd_table_size
 from iommuctl_smmuv3.streams import Stream, Streams, uses_stage_1
 from iommuctl_smmuv3.submission import logged
 from iommuctl_smmuv3.tables import PageTables
 from iommuctl_smmuv3.tags import Tag
-from iommuctl_smmuv3.viommu_commands import phases, send
+from iommuctl_smmuv3.viommu_commands import everything, phases, send
 
+CONTEXT_FORMATS = ("cd-table",)
+"""A linear CD table that the guest owns, with room for all PASIDs of the device."""
 _BY_THE_KERNEL = {Scope.EVERY_STREAM, Scope.BUS, Scope.STREAM, Scope.IPAS}
 _ATTACHED_ANEW = {Change.STAGE_2_LEFT, Change.STAGE_2_COVERED}
 """Changes with which the kernel clears the device's own TLB."""
@@ -63,17 +66,36 @@ class GuestContexts(Slots):
         """The stream of a device whose RID holds the parent alone."""
         return self._following(stream, held.slot, None, held)
 
-    def build_again(self, rid: Rid, stream: Stream, below: Mapping[int, Occupant], guest: TableMemory) -> None:
+    def install_foreign(self, change: SlotChange) -> None:
+        """Lead a RID to a CD table that the guest owns, or away from it. Raises Misaligned."""
+        rid, new = change.slot.rid, change.new
+        before = self.stream(rid)
+        stream = self._following(before._replace(foreign=False, pointer=None, nested=False), change.slot, None, new)
+        if isinstance(new, Binding):
+            size = cd_table_size(LINEAR, before.bits)
+            if new.root % size:
+                raise Misaligned(
+                    f"the CD table's address {new.root:#x} is not a multiple of {size:#x}",
+                    because=f"that is the size of a linear table for PASIDs of {before.bits} bits",
+                )
+            stream = stream._replace(foreign=True, pointer=new.root, cd_bits=before.bits, nested=True, cds=0)
+        self.enter(rid, stream)
+        if change.old:
+            self.announce(Change.PAGE_TABLE_LEFT, change.slot, Tag(SOME_VMID))
+        self.streams.put(rid, stream)
+        if self._port and self._pending:
+            self._send_after_commit(self._port, rid, self._pending)
+
+    def build_again(self, rid: Rid, stream: Stream, below: Mapping[int, Occupant], guest: TableMemory | None) -> None:
         """After all was lost: CDs where they were, and what leads to them."""
         table = self.table(rid, stream, guest)
-        assert table
-        table.write_again({number: self.context(held) for number, held in below.items() if uses_stage_1(held)})
+        if table and not stream.foreign:
+            table.write_again({number: self.context(held) for number, held in below.items() if uses_stage_1(held)})
         self.enter(rid, stream)
 
     def stage_1_words(self, stream: Stream) -> tuple[int, int]:
         """The 64-bit words of the STE that the kernel takes."""
-        ste = stream_entry(self.features, ats=stream.ats, contexts=stream.contexts, dss=stream.dss, stage_2_fields=0)
-        low, high, *_ = Ste.to_words(ste)
+        low, high, *_ = Ste.to_words(stage_1_entry(self.features, stream))
         return low, high
 
     def enter(self, rid: Rid, stream: Stream) -> None:
@@ -131,6 +153,9 @@ class GuestContexts(Slots):
         found = self._machine.records.viommu(self._parent.id, unit)
         assert found
         span, change = None, Change.PAGE_TABLE_LEFT
+        if binding.format in CONTEXT_FORMATS:
+            rid, stream = binding.slot.rid, self.stream(binding.slot.rid)
+            return unit, found["id"], everything(rid.source_id, ats=stream.ats, substreams=bool(stream.bits))
         if request.first is not None and request.last is not None:
             granule = self.page_tables.named(binding.format).page_sizes[0]
             span, change = Span(request.first, request.last, request.leaf, granule), Change.STAGE_1_REMOVED

@@ -8,9 +8,9 @@ from iommuctl.requests import TranslateRequest
 from iommuctl_smmuv3 import permissions
 from iommuctl_smmuv3.cd_rules import StreamWorld
 from iommuctl_smmuv3.context_lookup import find_cd
-from iommuctl_smmuv3.entries import stream_entry
 from iommuctl_smmuv3.events import CLASS_IN
 from iommuctl_smmuv3.features import Features
+from iommuctl_smmuv3.guest_entry import stage_1_entry
 from iommuctl_smmuv3.permissions import ALL
 from iommuctl_smmuv3.refused import F_TRANSLATION, REASONS, Refused
 from iommuctl_smmuv3.stage1_walk import Stage1
@@ -29,7 +29,7 @@ def walk(features: Features, stream: Stream, guest: Memory, request: TranslateRe
     `guest` is the memory of the parent by GPA. What cannot be read there faults as stage 2 does.
     """
     slot, visits = request.slot, Visits(guest, None)
-    ste = stream_entry(features, ats=stream.ats, contexts=stream.contexts, dss=stream.dss, stage_2_fields=0)
+    ste = stage_1_entry(features, stream)
     privileged = request.privileged and slot.pasid is not None
     parent = _Parent(guest)
     try:

@@ -18,6 +18,7 @@ from iommuctl.requests import TranslateRequest
 from iommuctl_smmuv3 import host
 from iommuctl_smmuv3.cd_tables import CdTable
 from iommuctl_smmuv3.features import Features
+from iommuctl_smmuv3.guest_contexts import CONTEXT_FORMATS
 from iommuctl_smmuv3.guest_walk import walk
 from iommuctl_smmuv3.kernel_slots import SmmuSlots
 from iommuctl_smmuv3.slots import owner
@@ -44,7 +45,7 @@ class SmmuFormats:
     def used_in_guest(self, rid: Rid, guest: TableMemory) -> Iterator[Run]:
         """Every page of guest memory that holds a device's CD table, by GPA: rows tell."""
         stream = Streams(self._rows).get(rid)
-        if stream and stream.contexts:
+        if stream and stream.contexts and not stream.foreign:
             features = self._features(rid)
             yield from CdTable(guest, self._rows, features, owner(rid, stream), stream.contexts).runs()
 
@@ -103,6 +104,7 @@ class Smmuv3:
             reserved=(_SOFTWARE_MSI,),
             pasid_bits=features.ssid_bits,
             pgtable_formats=() if obstacle else tables.names,
+            context_formats=() if obstacle else CONTEXT_FORMATS,
         )
 
 

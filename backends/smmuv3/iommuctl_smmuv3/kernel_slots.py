@@ -15,7 +15,7 @@ from iommuctl.model import Binding, Domain, Occupant, Rid
 from iommuctl_smmuv3 import host
 from iommuctl_smmuv3.audit import audit_contexts
 from iommuctl_smmuv3.features import Features
-from iommuctl_smmuv3.guest_contexts import Forgotten, GuestContexts
+from iommuctl_smmuv3.guest_contexts import CONTEXT_FORMATS, Forgotten, GuestContexts
 from iommuctl_smmuv3.streams import Stream, Streams, parent_of
 from iommuctl_smmuv3.submission import logged
 from iommuctl_smmuv3.viommu_commands import everything, phases, send
@@ -38,8 +38,9 @@ class SmmuSlots(KernelSlots):
     def install(self, change: SlotChange) -> None:
         slot, old, new = change.slot, change.old, change.new
         stream = self._streams.get(slot.rid)
-        if isinstance(old, Binding) or isinstance(new, Binding) or (slot.pasid is None and stream and stream.cds):
-            self._install_below(change)
+        bound = [held for held in (old, new) if isinstance(held, Binding)]
+        if bound or (slot.pasid is None and stream and stream.cds):
+            self._install_below(change, foreign=any(held.format in CONTEXT_FORMATS for held in bound))
         else:
             super().install(change)
             if slot.pasid is None:
@@ -48,14 +49,14 @@ class SmmuSlots(KernelSlots):
         if slot.pasid is None and parent and parent_of(new) != parent:
             viommus.release(self.machine, slot.rid)
 
-    def _install_below(self, change: SlotChange) -> None:
+    def _install_below(self, change: SlotChange, *, foreign: bool) -> None:
         machine, rid, held = self.machine, change.slot.rid, change.new or change.old
         assert held
         if change.new is None and machine.lost():
             # What is to be taken away went with the rest: only rows tell of it.
             guest = Forgotten(change.guest) if change.guest else None
             contexts = GuestContexts(machine, None, held.domain, host.all_features(self._rows))
-            contexts.install(change._replace(guest=guest))
+            (contexts.install_foreign if foreign else contexts.install)(change._replace(guest=guest))
             if change.slot.pasid is None:
                 machine.records.put_slot(change.slot, None)
             return
@@ -63,7 +64,8 @@ class SmmuSlots(KernelSlots):
             raise CannotNest(f"no page table can be nested on {held.domain.name}", because=because)
         self._check_siblings(change)
         machine.intend({"slot": [str(rid), None]})
-        self._contexts(rid, held.domain).install(change)
+        contexts = self._contexts(rid, held.domain)
+        (contexts.install_foreign if foreign else contexts.install)(change)
 
     def _note_parent(self, rid: Rid, held: Occupant | None) -> None:
         """What is known of a device that has no CDs in guest memory."""
@@ -117,7 +119,7 @@ class SmmuSlots(KernelSlots):
             stream, rid = self._streams.get(held.slot.rid), held.slot.rid
             if held.slot.pasid is None and stream and stream.contexts:
                 below = {each.slot.pasid or 0: each for each in truth.slots.values() if each.slot.rid == rid}
-                self._contexts(rid, held.domain).build_again(rid, stream, below, truth.guests[rid])
+                self._contexts(rid, held.domain).build_again(rid, stream, below, truth.guests.get(rid))
             elif held.slot.pasid is None or not isinstance(held, Binding):
                 self.put_back(held)
 
@@ -135,5 +137,5 @@ class SmmuSlots(KernelSlots):
                     yield f"{slot} was given another STE than rows tell"
                 guest = request.guests.get(slot.rid)
                 table = contexts.table(slot.rid, stream, guest)
-                if table and guest:
+                if table and guest and not stream.foreign:
                     yield from audit_contexts(contexts, table, guest, slot.rid, request)

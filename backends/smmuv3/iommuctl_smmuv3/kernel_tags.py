@@ -4,7 +4,7 @@
 from iommuctl.model import Binding, Occupant
 from iommuctl_smmuv3.tags import Tag, Tags
 
-_SOME_VMID = 1
+SOME_VMID = 1
 """Stands for whichever the kernel has given the parent: it is not that of streams without stage 2."""
 
 
@@ -14,7 +14,7 @@ class KernelTags(Tags):
     def of(self, occupant: Occupant) -> Tag:
         if isinstance(occupant, Binding):
             return super().of(occupant)
-        return Tag(_SOME_VMID)
+        return Tag(SOME_VMID)
 
     def vmid(self, parent: int) -> int:  # noqa: ARG002 - there is one space of ASIDs
-        return _SOME_VMID
+        return SOME_VMID

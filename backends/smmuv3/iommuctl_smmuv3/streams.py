@@ -30,6 +30,8 @@ class Stream(NamedTuple):
     nested: bool = False
     parent: tuple[int, int, int] | None = None
     cd_bits: int = 0
+    foreign: bool = False
+    """Whether the CDs are in a table that a guest owns."""
 
     @property
     def contexts(self) -> Contexts | None:
