@@ -164,7 +164,8 @@ def check_pasid(device: Device, pasid: int) -> None:
     if device.pasid_bits == 0:
         raise NoPasidSupport(
             f"{device.rid} has no PASIDs",
-            hint="on the simulator, remove it and add it again with --pasid-bits N",
+            because="it has no such capability, or the IOMMU that it is behind has none",
+            hint="a simulated device gets them with `iommuctl device add RID --pasid-bits N`",
         )
     if pasid >> device.pasid_bits:
         raise PasidTooWide(
