@@ -232,7 +232,8 @@ class Iommufd:
     def hwpt_invalidate(self, object_id: int, data_type: int, entries: Sequence[bytes]) -> int:
         """Carry out invalidations of a nested page table or of a vIOMMU, all of one length; their number.
 
-        None at all asks whether the type is known. Raises InvalidationRefused, which tells how many were carried out.
+        None at all asks whether the type is known, where the driver can be asked so. Raises InvalidationRefused, which
+        tells how far it came.
         """
         payload = _payload(b"".join(entries))
         argument = _new(uapi.iommu_hwpt_invalidate, hwpt_id=object_id, data_type=data_type, entry_num=len(entries))
