@@ -35,6 +35,11 @@ def invalidates(fd: int, object_id: int, data_type: int) -> bool:
     return not _invalidation_of_nothing(fd, object_id, data_type)
 
 
+def takes_no_requests(fd: int, object_id: int) -> bool:
+    """Whether an object is a page table whose invalidations are not its own."""
+    return _invalidation_of_nothing(fd, object_id, 0) == errno.EOPNOTSUPP
+
+
 def _invalidation_of_nothing(fd: int, object_id: int, data_type: int) -> int:
     size = sizeof(uapi.iommu_hwpt_invalidate)
     probe = uapi.iommu_hwpt_invalidate(size=size, hwpt_id=object_id, data_type=data_type)
@@ -50,6 +55,15 @@ def ranges(fd: int, ioas_id: int) -> tuple[list[tuple[int, int]], int] | None:
     if _error(fd, uapi.IOMMU_IOAS_IOVA_RANGES, argument):
         return None
     return [(one.start, one.last) for one in array], argument.out_iova_alignment
+
+
+def hw_type(fd: int, dev_id: int) -> int | None:
+    """What the IOMMU of a device is, IOMMU_HW_INFO_TYPE_*; 0 where it does not tell. None for what is no device."""
+    argument = uapi.iommu_hw_info(size=sizeof(uapi.iommu_hw_info), dev_id=dev_id)
+    if _error(fd, uapi.IOMMU_GET_HW_INFO, argument):
+        return None
+    kind: int = argument.out_data_type
+    return kind
 
 
 def _is_device(fd: int, dev_id: int) -> bool:

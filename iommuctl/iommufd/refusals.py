@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an error number of an iommufd call means: which field is to blame, why, and what to do.
 
-Source: drivers/iommu/iommufd/{main,ioas,io_pagetable,pages,hw_pagetable,device,viommu}.c of Linux 7.3. One number has
-several causes; the kernel is asked, by calls that change nothing, for the facts that tell them apart.
+Source: drivers/iommu/iommufd/{main,ioas,io_pagetable,pages,hw_pagetable,device}.c of Linux 7.3. One number has several
+causes; the kernel is asked, by calls that change nothing, for the facts that tell them apart.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Callable
 from ctypes import Structure
 
 from iommuctl.errors import BackendUnavailable, KernelRefused, PermissionRefused
-from iommuctl.iommufd import evidence
-
-Words = tuple[str, str]
-"""Why, and what to do."""
-Explain = Callable[[int, Structure], Words]
+from iommuctl.iommufd import evidence, viommu_refusals
+from iommuctl.iommufd.viommu_refusals import Explain, Words
 
 _NOT_COUNTED = ("ENOTTY", "E2BIG", "EFAULT", "EBADF", "ENOMEM")
 """Errors on which the kernel leaves the number of requests as it was: none has been carried out."""
@@ -24,7 +20,11 @@ _NO_ID = "an id is not that of such an object"
 
 
 class InvalidationRefused(KernelRefused):
-    """An invalidation failed on the way: the first `done` of its requests have been carried out."""
+    """An invalidation failed on the way, at the request of index `done`.
+
+    Those before it have been carried out, where the driver carries out one at a time; one that passes batches on to the
+    hardware has not sent the last batch.
+    """
 
     def __init__(self, what: str, *, errno: int, done: int, because: str = "", hint: str = "") -> None:
         super().__init__(what, errno=errno, because=because, hint=hint)
@@ -117,16 +117,6 @@ def _no_table(fd: int, argument: Structure) -> Words:
     )
 
 
-def _not_invalidated(fd: int, argument: Structure) -> Words:
-    if evidence.invalidates(fd, argument.hwpt_id, argument.data_type):
-        return "request {entry_num} is wrong, or {entry_len} bytes is not its length (fields data_uptr, entry_len)", ""
-    return (
-        "{hwpt_id} is neither a nested page table nor a vIOMMU, or it takes no requests of type {data_type:#x} (fields "
-        "hwpt_id, data_type)",
-        "",
-    )
-
-
 _WHERE = "{iova:#x}+{length:#x} (fields iova, length)"
 _PINNED = "memory that is mapped cannot be pinned: it is not there, is read-only but mapped writable, or is a device's"
 _PIN_HINT = "map memfds, and BARs as dma-bufs"
@@ -138,6 +128,7 @@ _FULL: dict[str, Words | Explain] = {
     "ENOSPC": ("no range of that length is free", ""),
 }
 _CALLS: dict[str, dict[str, Words | Explain]] = {
+    **viommu_refusals.CALLS,
     "IOMMU_DESTROY": {
         "ENOENT": ("no object has the id {id} (field id)", ""),
         "EBUSY": (
@@ -202,14 +193,15 @@ _CALLS: dict[str, dict[str, Words | Explain]] = {
             "`iommuctl domain show` lists the mappings; map lower addresses, or take another domain for this device",
         ),
         "EINVAL": _no_table,
-        "EOPNOTSUPP": (
-            "the IOMMU of device {dev_id} has no tables with flags {flags:#x} of type {data_type:#x}",
-            "`iommuctl device show` tells what it can do",
-        ),
+        "EOPNOTSUPP": viommu_refusals.no_such_table,
         "ENODEV": ("device {dev_id} has no IOMMU (field dev_id)", ""),
         "ENOMEM": _memory,
         "EFAULT": (f"{_PINNED}, or the process that mapped it has ended", _PIN_HINT),
-        "EIO": ("the IOMMU's driver refuses the payload (field data_uptr)", ""),
+        "EIO": (
+            "the IOMMU's driver refuses the payload: a field is not a guest's to set, or has a value that is not "
+            "offered (field data_uptr)",
+            "",
+        ),
     },
     "IOMMU_HWPT_SET_DIRTY_TRACKING": {
         "EOPNOTSUPP": ("page table {hwpt_id} was not made for dirty tracking (field hwpt_id)", ""),
@@ -222,23 +214,7 @@ _CALLS: dict[str, dict[str, Words | Explain]] = {
         ),
         "EOVERFLOW": (f"{_WHERE} goes beyond the last address", ""),
     },
-    "IOMMU_HWPT_INVALIDATE": {
-        "EINVAL": _not_invalidated,
-        "EOPNOTSUPP": ("request {entry_num} has flags that are not known (field data_uptr)", ""),
-        "EIO": ("request {entry_num} is no command that the IOMMU takes from a guest (field data_uptr)", ""),
-    },
     "IOMMU_FAULT_QUEUE_ALLOC": {"EMFILE": ("too many files are open", "raise `ulimit -n`")},
-    "IOMMU_VIOMMU_ALLOC": {
-        "EOPNOTSUPP": ("the IOMMU of device {dev_id} has no vIOMMU of type {type:#x} (fields dev_id, type)", ""),
-        "EINVAL": ("page table {hwpt_id} is not a nest parent of that IOMMU (field hwpt_id)", ""),
-    },
-    "IOMMU_VDEVICE_ALLOC": {
-        "EEXIST": (
-            "device {dev_id} is a vDEVICE already, or another one has the number {virt_id:#x} (fields dev_id, virt_id)",
-            "",
-        ),
-        "EINVAL": ("device {dev_id} is not behind the IOMMU of vIOMMU {viommu_id} (field dev_id)", ""),
-    },
 }
 _COMMON: dict[str, Words | Explain] = {
     "ENOTTY": ("this kernel has no such call", "a newer kernel may have it"),

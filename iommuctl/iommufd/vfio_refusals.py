@@ -147,7 +147,10 @@ def of_attach(sysfs: Sysfs, rid: Rid | None, table: int, slot: str, error: OSErr
             "the table reports page requests and the device makes none, or the IOMMU has no entry for the device",
             "take a table without fault queue",
         ),
-        errno.ENOENT: (f"field pt_id: there is no object {table}", ""),
+        errno.ENOENT: (
+            f"field pt_id: there is no object {table}, or it is nested on a vIOMMU where the device has no number yet",
+            "nested tables of a vIOMMU need IOMMU_VDEVICE_ALLOC first",
+        ),
         errno.EOPNOTSUPP: ("the IOMMU's driver cannot put such a table into a slot of a PASID", ""),
     }
     return _refused(f"VFIO_DEVICE_ATTACH_IOMMUFD_PT of table {table} to {slot}", error, reasons)
