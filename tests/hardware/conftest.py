@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -42,9 +43,14 @@ def why_not(name: str) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.path.is_relative_to(_HERE) and (reason := next(filter(None, map(why_not, needed(item))), "")):
-        if os.environ.get(REQUIRED) == "1":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        lacking(reason)
+
+
+def lacking(reason: str) -> NoReturn:
+    """The machine has not what the test needs, for this reason."""
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from tests.hardware.mock.driver import present
 
 IOMMU = Path("/dev/iommu")
 PCI = Path("/sys/bus/pci/devices")
+UNITS = Path("/sys/class/iommu")
 _NEST, _PASID = 1 << 26, 1 << 40
 """VT-d specification, section 11.4.3: Extended Capability Register."""
 
@@ -43,6 +44,18 @@ def without_nesting() -> str:
     return "" if have else "no VT-d unit here has nesting and PASIDs"
 
 
+def without_smmuv3() -> str:
+    """Why SMMUv3 cannot be tested: Linux drives no such unit here."""
+    return "" if list(UNITS.glob("smmu3.*")) else "Linux drives no SMMUv3 here"
+
+
+def without_smmuv3_plain() -> str:
+    """Why it cannot be tested what an SMMUv3 without nesting refuses: the one here nests, or there is none."""
+    if why := without_smmuv3():
+        return why
+    return "the SMMUv3 here nests" if "iommulab_canwbs=1" in Path("/proc/cmdline").read_text("ascii").split() else ""
+
+
 def without_group() -> str:
     """Why a group that is not viable cannot be tested: in none is a device with its own driver beside one without."""
     if why := without_vtd():
@@ -59,6 +72,8 @@ NEEDS: dict[str, Callable[[], str]] = {
     "vtd": without_vtd,
     "nesting": without_nesting,
     "group": without_group,
+    "smmuv3": without_smmuv3,
+    "smmuv3_plain": without_smmuv3_plain,
 }
 """What a test is marked with, by the test or by its folder. Each says why it cannot be had, "" where it can."""
 
@@ -85,5 +100,5 @@ def _is_endpoint(device: Path) -> bool:
 
 def _units() -> Iterator[int]:
     """The extended capabilities of each VT-d unit."""
-    for unit in Path("/sys/class/iommu").glob("dmar*"):
+    for unit in UNITS.glob("dmar*"):
         yield int((unit / "intel-iommu" / "ecap").read_text("ascii"), 16)
