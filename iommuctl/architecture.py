@@ -30,6 +30,7 @@ from iommuctl.model import Mapping as DomainMapping
 
 if TYPE_CHECKING:
     from iommuctl.hookspecs import CheckRequest, Context, SlotChange, TranslateRequest
+    from iommuctl.recorded import Events
 
 
 class Recalled(NamedTuple):
@@ -208,6 +209,16 @@ class GuestWalk(Protocol):
 
     def translate_in_guest(self, request: "TranslateRequest", guest: Memory) -> Translation:
         """Where a request of a nested slot goes in guest memory, on real hardware: `pa` and addresses are GPAs."""
+
+
+class FaultRecords(Protocol):
+    """What a Driver offers besides, when it declares `fault_records`."""
+
+    def take_faults(self, source: str) -> "Events":
+        """What the unit has recorded since the last time; there is room for other records then.
+
+        `source` is the unit's name among the backend's units.
+        """
 
 
 class Architecture(Protocol):

@@ -33,6 +33,8 @@ class Capabilities(NamedTuple):
     """Formats of stage-1 tables that can be bound; the first is the default."""
     context_formats: tuple[str, ...] = ()
     """Formats of tables of contexts that a guest owns, and that can be bound to a RID with all its PASIDs."""
+    fault_records: bool = False
+    """Faults that hardware records can be read."""
 
     @property
     def page_sizes_by_granule(self) -> tuple[tuple[int, ...], ...]:
@@ -49,6 +51,7 @@ class Capabilities(NamedTuple):
             "physical_addresses": self.physical_addresses,
             "dirty_tracking": self.dirty_tracking,
             "simulates": self.simulates,
+            "fault_records": self.fault_records,
         }
 
     def limits(self) -> dict[str, object]:

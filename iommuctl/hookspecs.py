@@ -34,6 +34,7 @@ from iommuctl.requests import (
     CheckRequest,
     DirtyRequest,
     DmaRequest,
+    FaultsRequest,
     InvalidateRequest,
     MapRequest,
     MemoryPlan,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         Rid,
         Translation,
     )
+    from iommuctl.recorded import Events
 
 __all__ = [
     "API_VERSION",
@@ -73,6 +75,7 @@ __all__ = [
     "Context",
     "DirtyRequest",
     "DmaRequest",
+    "FaultsRequest",
     "HardwareContext",
     "InvalidateRequest",
     "MapRequest",
@@ -90,7 +93,7 @@ __all__ = [
     "hookimpl",
 ]
 
-API_VERSION = (1, 1)
+API_VERSION = (1, 2)
 
 hookspec = pluggy.HookspecMarker("iommuctl")
 hookimpl = pluggy.HookimplMarker("iommuctl")
@@ -262,6 +265,16 @@ class BackendSpec:
     @hookspec(firstresult=True)
     def iommuctl_check(self, context: Context, request: CheckRequest) -> list[str]:  # type: ignore[empty-body]
         """Sentences about where tables and rows disagree; an empty list when they agree."""
+
+    @hookspec(firstresult=True)
+    def iommuctl_faults(self, context: Context, request: FaultsRequest) -> "list[Events]":  # type: ignore[empty-body]
+        """Hand over what the queues of recorded faults hold, an Events for each, and take it out of them.
+
+        For a backend that declares `fault_records`. It is bounded: what a flood leaves is there for the next call. On
+        real hardware nothing may fail once something was read, and what cannot be read is told with `context.warn`:
+        the core notes what it is handed over before all else, and stores it even where the operation is undone. Rows
+        of the backend are not, hence `request.positions`. Where the kernel's objects are lost, nothing is handed over.
+        """
 
     @hookspec(firstresult=True)
     def iommuctl_dma(self, context: Context, request: DmaRequest) -> "DmaResult":  # type: ignore[empty-body]

@@ -45,6 +45,11 @@ class Rid(NamedTuple):
             )
         return cls(*numbers)
 
+    @classmethod
+    def of(cls, number: int) -> "Rid":
+        """The RID with that source id, and the segment in the 16 bits above it."""
+        return cls(number >> 16, number >> 8 & 0xFF, number >> 3 & 0x1F, number & 7)
+
     @property
     def source_id(self) -> int:
         """The 16 bits that a transaction carries: bus, device and function."""

@@ -154,6 +154,12 @@ class DirtyRequest(NamedTuple):
     mappings: Sequence[DomainMapping] = ()
 
 
+class FaultsRequest(NamedTuple):
+    """Hand over what queues hold. `positions` are those that came with the events that were stored last, by source."""
+
+    positions: Mapping[str, Any]
+
+
 class Truth(NamedTuple):
     """What the rows say: all that should be there. `mappings` are ascending, by the ids of the domains.
 

@@ -274,8 +274,12 @@ class Session:
         """Have the backend bring what an unfinished change left in the kernel to what the rows say."""
         from iommuctl.named_memory import truth
         from iommuctl.plugins import load_backend
+        from iommuctl.state.faults import store_noted
 
-        request = RepairRequest(intents, truth(Operation(self, transaction)))
+        others = store_noted(transaction, intents)
+        if intents and not others:
+            return
+        request = RepairRequest(others, truth(Operation(self, transaction)))
         load_backend(backend).hook.iommuctl_repair(context=transaction, request=request)
 
     def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
@@ -313,6 +317,11 @@ class Session:
                 yield self._told
             finally:
                 self._open = None
+
+    @property
+    def in_reading(self) -> bool:
+        """Whether a block of `reading` is open."""
+        return self._shared is not None
 
     @property
     def in_transaction(self) -> bool:

@@ -16,7 +16,7 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
-    {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "spelling"},
+    {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "recorded", "spelling"},
     {"architecture", "audit", "hookspecs", "requests", "kernel"},
     {"plugins"},
     {"state"},
@@ -34,6 +34,7 @@ LAYERS: list[set[str]] = [
         "pools",
         "cd_pools",
         "accounts",
+        "faults",
         "guest",
         "hardware",
         "named_memory",

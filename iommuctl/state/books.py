@@ -290,10 +290,6 @@ def _slot_key(slot: Slot) -> tuple[int, int]:
     return _rid_key(slot.rid), -1 if slot.pasid is None else slot.pasid
 
 
-def _rid(key: int) -> Rid:
-    return Rid(key >> 16, key >> 8 & 0xFF, key >> 3 & 0x1F, key & 7)
-
-
 def _domain(row: Sequence[Any]) -> Domain:
     key, name, label, nest_parent, width, page_sizes = row
     return Domain(key, name, label, bool(nest_parent), width, tuple(json.loads(page_sizes)))
@@ -306,12 +302,12 @@ def _pgtable(row: Sequence[Any]) -> PageTable:
 
 def _cd_pool(row: Sequence[Any]) -> CdPool:
     rid, pgtable, start, size = row[:4]
-    return CdPool(_rid(rid), _domain(row[4:]), pgtable, start, size)
+    return CdPool(Rid.of(rid), _domain(row[4:]), pgtable, start, size)
 
 
 def _occupant(row: Sequence[Any]) -> Occupant:
     rid, pasid, label, root, format_name, pgtable, implicit, attachment_label, start, size = row[:10]
-    slot, domain = Slot(_rid(rid), None if pasid < 0 else pasid), _domain(row[10:])
+    slot, domain = Slot(Rid.of(rid), None if pasid < 0 else pasid), _domain(row[10:])
     if root is None:
         return Attachment(slot, domain, label)
     pool = None if start is None else (start, size)

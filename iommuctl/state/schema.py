@@ -4,7 +4,7 @@
 import sqlite3
 
 APPLICATION_ID = 0x696F6D6D  # "iomm"
-VERSION = 2
+VERSION = 3
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -48,6 +48,19 @@ CREATE INDEX IF NOT EXISTS extent_by_size ON extent (pool, pages, address);
 
 -- Writes to memory that the last committed transaction may not have finished.
 CREATE TABLE IF NOT EXISTS redo (seq INTEGER PRIMARY KEY, address INTEGER NOT NULL, data BLOB NOT NULL);
+
+-- Faults that queues told of: the same one again is counted, and its record is the last one. `seen` is their order by
+-- that. Where a record does not tell, pasid and page are -1, access and iova are empty.
+CREATE TABLE IF NOT EXISTS fault (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, seen INTEGER NOT NULL UNIQUE, source TEXT NOT NULL, rid TEXT NOT NULL,
+    pasid INTEGER NOT NULL, code INTEGER NOT NULL, access TEXT NOT NULL, page INTEGER NOT NULL, name TEXT NOT NULL,
+    reason TEXT NOT NULL, iova TEXT NOT NULL, structure TEXT NOT NULL, raw TEXT NOT NULL, count INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, UNIQUE (source, rid, pasid, code, access, page));
+
+-- How far a source was read, and what is missing of it: events that were lost before, rows that made room for others.
+CREATE TABLE IF NOT EXISTS fault_source (
+    name TEXT PRIMARY KEY, position TEXT NOT NULL, lost INTEGER NOT NULL, exact INTEGER NOT NULL,
+    dropped INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS backend_row (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;

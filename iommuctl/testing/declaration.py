@@ -188,6 +188,30 @@ class DeclarationSuite(BackendSuite):
             assert file.read(16) == b"\0" * 5 + b"words" + b"\0" * 6
         assert iommu.dma(rid1, IOVA, size=1).fault
 
+    @needs("fault_records")
+    def test_fault_records(self, iommu: Iommu) -> None:
+        assert not iommu.faults().faults
+
+    @needs("fault_records", "simulates")
+    def test_a_fault_is_recorded_once_and_kept(self, iommu: Iommu, rid1: str, page: int) -> None:
+        iommu.domain_create("d")
+        iommu.attach("d", rid1)
+        told = iommu.dma(rid1, IOVA, size=1).fault
+        assert told
+        (known,) = iommu.faults().faults
+        fault, slot = known.fault, (told.code, told.name, told.rid, told.pasid)
+        assert (fault.code, fault.name, fault.rid, fault.pasid) == slot
+        assert fault.iova in (None, IOVA & -page, IOVA)
+        assert (known.source, known.times) == (iommu.units()[0].name, 1)
+        assert iommu.faults().faults == [known]
+        assert iommu.dma(rid1, IOVA, size=1).fault == told
+        assert [(again.id, again.times) for again in iommu.faults().faults] == [(known.id, 2)]
+
+    @lacks("fault_records")
+    def test_faults_of_a_backend_that_is_told_of_none_are_refused(self, iommu: Iommu) -> None:
+        with refused(iommu, "unsupported"):
+            iommu.faults()
+
     @needs("simulates")
     def test_units(self, iommu: Iommu) -> None:
         units = iommu.units()

@@ -2,7 +2,8 @@
 """A backend as that of a real machine looks from above: no RAM of its own, no tables that can be read.
 
 What it was asked for it keeps in its rows; named memory is files in the state folder. A file `lost` there says, as its
-text, why the kernel's objects are gone. Two of its devices share an IOMMU group and are with a driver of the kernel's.
+text, why the kernel's objects are gone. A file `events` is a queue, with the IOVA of a refused read on each line. Two
+of its devices share an IOMMU group and are with a driver of the kernel's.
 """
 
 import os
@@ -14,10 +15,12 @@ from iommuctl.errors import DeviceNotBound, Lost, Unsupported
 from iommuctl.formats.radix import Format
 from iommuctl.hookspecs import API_VERSION, HardwareContext, hookimpl
 from iommuctl.model import Call, Command, Device, Dirty, Domain, DomainRanges, IommuUnit, Memory, Rid, Slot
+from iommuctl.recorded import Events, RecordedFault
 from iommuctl.requests import (
     Availability,
     CheckRequest,
     DirtyRequest,
+    FaultsRequest,
     InvalidateRequest,
     MapRequest,
     MemoryRequest,
@@ -36,6 +39,7 @@ ONE, TWO, NIC, SIBLING = (Rid.parse(text) for text in ("00:10.0", "00:11.0", "00
 FIRST_STAGE = "vtd.first-stage-4"
 INTERRUPTS = (0xFEE0_0000, 0xFEEF_FFFF)
 DIRTY_PAGE = 0x1000
+QUEUE = "queue0"
 
 KERNELS = {"driver": "e1000e", "owner": "DMA-FQ"}
 DEVICES: dict[Rid, dict[str, Any]] = {
@@ -111,6 +115,7 @@ def iommuctl_capabilities(context: HardwareContext) -> Capabilities:
         page_sizes=(1 << 12, 1 << 21, 1 << 30),
         pasid_bits=16,
         pgtable_formats=(FIRST_STAGE,),
+        fault_records=(context.folder / "events").exists(),
     )
 
 
@@ -228,6 +233,19 @@ def _held(context: HardwareContext, slot: Slot) -> bool:
 def iommuctl_lost(context: HardwareContext) -> str:
     path = context.folder / "lost"
     return path.read_text() if path.exists() else ""
+
+
+@hookimpl
+def iommuctl_faults(context: HardwareContext, request: FaultsRequest) -> list[Events]:
+    queue = context.folder / "events"
+    addresses = [int(line, 16) for line in queue.read_text().split()]
+    queue.write_text("")
+    read = request.positions.get(QUEUE, 0) + len(addresses)
+    return [Events(QUEUE, [refused_read(iova) for iova in addresses], position=read)]
+
+
+def refused_read(iova: int) -> RecordedFault:
+    return RecordedFault(0x71, "SFS.2", "Nothing is there.", ONE, 3, iova, "r", "vtd.fault-record", (iova, 1 << 63))
 
 
 @hookimpl

@@ -273,23 +273,32 @@ def test_a_database_of_another_program(folder: Path, journal: str) -> None:
 def test_a_database_of_a_newer_version(ready: Store, folder: Path) -> None:
     ready.close()
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as connection:
-        connection.execute("PRAGMA user_version = 3")
-    error = refuse_both(folder, StateNewer, "version 3")
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    error = refuse_both(folder, StateNewer, f"version {schema.VERSION + 1}")
     assert "upgrade" in error.hint
 
 
+ADDED = {1: ["cd_pool"], 2: ["fault", "fault_source"]}
+"""The tables that came after a version."""
+
+
 @pytest.mark.parametrize("change", [False, True])
-def test_a_database_of_version_1_gets_what_is_new(ready: Store, folder: Path, change: bool) -> None:
-    """Version 2 added one table."""
+@pytest.mark.parametrize("version", ADDED)
+def test_a_database_of_an_earlier_version_gets_what_is_new(
+    ready: Store, folder: Path, version: int, change: bool
+) -> None:
+    new = [table for after, tables in ADDED.items() if after >= version for table in tables]
     ready.close()
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as connection:
         before = list(connection.execute("SELECT name FROM sqlite_schema ORDER BY name"))
-        connection.execute("DROP TABLE cd_pool")
-        connection.execute("PRAGMA user_version = 1")
+        for table in new:
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"PRAGMA user_version = {version}")
     with contextlib.closing(Store(folder, Repairs())) as store:
         kept = value(store)
         with store.change() if change else store.read() as transaction:
-            assert transaction.connection.execute("SELECT count(*) FROM cd_pool").fetchone() == (0,)
+            for table in new:
+                assert transaction.connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
         assert value(store) == kept is not None
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
