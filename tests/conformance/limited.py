@@ -54,6 +54,7 @@ def iommuctl_capabilities(context: Context) -> Capabilities:
         hitless_replace=False,
         physical_addresses=False,
         simulates=False,
+        fault_records=False,
         pasid_bits=PASID_BITS,
     )
 

@@ -40,6 +40,7 @@ class Default(BackendSuite):
         hitless_replace=True,
         physical_addresses=True,
         simulates=True,
+        fault_records=True,
         widths=(39, 48, 57),
         page_sizes=(K4, M2, G1),
         reserved=(INTERRUPTS,),
@@ -200,6 +201,7 @@ class Limited(BackendSuite):
         hitless_replace=False,
         physical_addresses=False,
         simulates=False,
+        fault_records=False,
         pasid_bits=16,
     )
 

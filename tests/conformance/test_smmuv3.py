@@ -42,6 +42,7 @@ class Default(BackendSuite):
         execute_permission=True,
         physical_addresses=True,
         simulates=True,
+        fault_records=True,
         widths=(39, 48),
         page_sizes=SIZES_4K,
         granules=(SIZES_16K, SIZES_64K),

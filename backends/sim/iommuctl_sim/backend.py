@@ -14,6 +14,7 @@ from iommuctl.hookspecs import (
     CheckRequest,
     Context,
     DmaRequest,
+    FaultsRequest,
     InvalidateRequest,
     MapRequest,
     MemoryPlan,
@@ -25,11 +26,12 @@ from iommuctl.hookspecs import (
     hookimpl,
 )
 from iommuctl.model import Device, DmaResult, Domain, IommuUnit, Rid, Slot, Translation
+from iommuctl.recorded import Events
 from iommuctl_sim import devices
 from iommuctl_sim.dma import Dma
 from iommuctl_sim.journal import is_followed
 from iommuctl_sim.machine import plan_memory
-from iommuctl_sim.system import System, describe
+from iommuctl_sim.system import UNIT, System, describe
 
 DEFAULT_ARCHITECTURE = "vtd"
 
@@ -136,6 +138,11 @@ def iommuctl_check(context: Context, request: CheckRequest) -> list[str]:
 
 
 @hookimpl
+def iommuctl_faults(context: Context, request: FaultsRequest) -> list[Events]:  # noqa: ARG001 - all is in the registers
+    return System(context).take_faults()
+
+
+@hookimpl
 def iommuctl_dma(context: Context, request: DmaRequest) -> DmaResult:
     return Dma(System(context), request).run()
 
@@ -155,4 +162,4 @@ def iommuctl_describe(context: Context) -> dict[str, Any]:
 @hookimpl
 def iommuctl_units(context: Context) -> list[IommuUnit]:
     system = System(context)
-    return [IommuUnit("sim0", system.architecture.name, system.unit.registers())]
+    return [IommuUnit(UNIT, system.architecture.name, system.unit.registers())]

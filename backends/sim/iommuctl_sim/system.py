@@ -4,16 +4,20 @@
 import contextlib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
-from iommuctl.architecture import Answer, Architecture, Driver, Unit
+from iommuctl.architecture import Answer, Architecture, Driver, FaultRecords, Unit
 from iommuctl.hookspecs import Context, UnmapRequest
 from iommuctl.model import Slot
+from iommuctl.recorded import Events
 from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
 from iommuctl_sim.journal import Journal
 from iommuctl_sim.peek import Peek
 from iommuctl_sim.sanitizer import Sanitizer, same
 from iommuctl_sim.watched import WatchedContext, still_reached, torn
+
+UNIT = "sim0"
+"""The name of the only unit."""
 
 
 class System:
@@ -68,6 +72,10 @@ class System:
     @cached_property
     def _watched(self) -> WatchedContext:
         return WatchedContext(self.context)
+
+    def take_faults(self) -> list[Events]:
+        """What the driver reads out of the unit's records; it declares that it can."""
+        return [cast("FaultRecords", self.driver).take_faults(UNIT)]
 
     def unit_now(self, question: Question) -> Answer:
         """What the unit would answer a translation request at this moment; it does not come to it."""

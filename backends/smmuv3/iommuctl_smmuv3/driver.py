@@ -12,11 +12,13 @@ from iommuctl.formats import radix
 from iommuctl.formats.memory import Memory, Run
 from iommuctl.hookspecs import CheckRequest, Context, SlotChange
 from iommuctl.model import Binding, Command, Device, Domain, Mapping, Occupant, Placed, Rid, Slot
+from iommuctl.recorded import Events
 from iommuctl_smmuv3 import startup
 from iommuctl_smmuv3.audit import audit
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.invalidation import Span, Target, commands
 from iommuctl_smmuv3.missing import missing
+from iommuctl_smmuv3.recorded_faults import take_faults
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change
 from iommuctl_smmuv3.ste import DSS_BYPASS
 from iommuctl_smmuv3.stream_slots import StreamSlots
@@ -68,6 +70,7 @@ class Driver:
             granules=sizes[1:],
             pasid_bits=min(features.ssid_bits, PASID_BITS),
             pgtable_formats=self.page_tables.names if nests else (),
+            fault_records=True,
         )
 
     def start(self) -> None:
@@ -194,6 +197,11 @@ class Driver:
     def _has_ats(self, rid: Rid) -> bool:
         stream = self.streams.get(rid)
         return stream is not None and stream.ats
+
+    # Faults
+
+    def take_faults(self, source: str) -> Events:
+        return take_faults(self.memory, self._unit, self.features, source)
 
     # Looking after the tables
 

@@ -12,10 +12,12 @@ from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.hookspecs import Context
 from iommuctl.model import Binding, Command, Domain, Mapping, Occupant, Placed, Rid, Slot
+from iommuctl.recorded import Events
 from iommuctl_vtd.capability import Capability, capability
 from iommuctl_vtd.commands import QUEUE_PAGES, CommandQueue, Span, Target, command, logged
 from iommuctl_vtd.missing import missing
 from iommuctl_vtd.queue import NARROW, WIDE
+from iommuctl_vtd.recorded_faults import take_faults
 from iommuctl_vtd.registers import CAP, GCMD, IQA, RTADDR
 from iommuctl_vtd.rules import INVALIDATIONS, Change, Scope
 from iommuctl_vtd.tags import Tags
@@ -137,6 +139,9 @@ class Driver(ABC):
         # The word that waits are answered in.
         yield Run(self._rows.get("vtd", "status"), 1)
         yield from self._tables.runs()
+
+    def take_faults(self, source: str) -> Events:
+        return take_faults(self._unit, source)
 
     # Invalidation
 

@@ -32,6 +32,7 @@ class LegacyDriver(Driver):
             hitless_replace=True,
             physical_addresses=True,
             simulates=True,
+            fault_records=True,
             widths=unit.domain_widths,
             page_sizes=unit.page_sizes,
             reserved=(INTERRUPT_RANGE,),
