@@ -8,7 +8,7 @@ __iommuctl_command() { # PATH
     verbs=() takes=() opts=()
     case $1 in
     '')
-        verbs=(device domain memory pgtable attach detach bind-pgtable unbind-pgtable invalidate topology exec translate table check plan apply export recover batch unit backend sim demo completion)
+        verbs=(device domain memory pgtable attach detach bind-pgtable unbind-pgtable invalidate topology exec translate fault table check plan apply export recover batch unit backend sim demo completion)
         opts=(--version)
         ;;
     device)
@@ -132,6 +132,12 @@ __iommuctl_command() { # PATH
     translate)
         takes=(RID '')
         opts=('--pasid=PASID' '--access=r|w|x' --privileged)
+        ;;
+    fault)
+        verbs=(list)
+        ;;
+    'fault list')
+        opts=(--brief)
         ;;
     table)
         verbs=(list decode dump)
