@@ -12,9 +12,10 @@ class Records:
     """The rows of one backend. What rows name exists in the kernel, unless all of it is lost.
 
     A domain's record: `ioas`, `hwpts` {unit and whether it takes PASIDs: id}, `dirty` (it can track) and `tracking` (it
-    does). A slot's: `pt`, the HWPT that is attached, and `nested`, whether it was made for this slot. A vIOMMU's: `id`,
-    `events`, its event queue, and `kept`, the name of that queue's file with the keeper. A vDEVICE's: `id`, and the
-    `viommu` that it belongs to. A device's is for `Devices` to say; `name` is the backend's.
+    does). A slot's: `pt`, the HWPT that is attached, and `nested`, whether it was made for this slot. A vIOMMU's: `id`;
+    `events`, its event queue; `kept`, the name of that queue's file with the keeper; `parent`, the domain's name. A
+    vDEVICE's: `id`, `virt_id`, and the `viommu` that it belongs to. A device's is for `Devices` to say; `name` is the
+    backend's.
     """
 
     def __init__(self, rows: Rows, name: str) -> None:

@@ -44,7 +44,9 @@ def viommu(machine: Machine, domain: Domain, port: Port, kind: int) -> int:
         machine.keep(kept, file)
         if not machine.dry:
             os.close(file)
-    machine.records.put_viommu(domain.id, port.unit, {"id": made, "events": events, "kept": kept})
+    machine.records.put_viommu(
+        domain.id, port.unit, {"id": made, "events": events, "kept": kept, "parent": domain.name}
+    )
     return made
 
 

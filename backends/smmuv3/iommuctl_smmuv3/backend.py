@@ -5,11 +5,12 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from iommuctl.hookspecs import API_VERSION, Availability, HardwareContext, hookimpl
+from iommuctl.hookspecs import API_VERSION, Availability, FaultsRequest, HardwareContext, hookimpl
 from iommuctl.kernel.hooks import HardwareBackend
 
 if TYPE_CHECKING:
     from iommuctl.model import IommuUnit
+    from iommuctl.recorded import Events
     from iommuctl_smmuv3.hardware import Smmuv3
 
 
@@ -33,6 +34,12 @@ class Smmuv3Backend(HardwareBackend):
     @hookimpl
     def iommuctl_units(self, context: HardwareContext) -> "list[IommuUnit]":
         return self.vendor.units(self.machine(context))
+
+    @hookimpl
+    def iommuctl_faults(self, context: HardwareContext, request: FaultsRequest) -> "list[Events]":
+        from iommuctl_smmuv3.events_of_host import taken
+
+        return list(taken(self.machine(context), request.positions))
 
 
 BACKEND = Smmuv3Backend()

@@ -25,7 +25,7 @@ from iommuctl_smmuv3.kernel_tags import SOME_VMID, KernelTags
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change, Scope
 from iommuctl_smmuv3.slots import NO_TAG, Slots
 from iommuctl_smmuv3.ste import LINEAR, Ste, cd_table_size
-from iommuctl_smmuv3.streams import Stream, Streams, uses_stage_1
+from iommuctl_smmuv3.streams import Stream, Streams, stream_id, uses_stage_1
 from iommuctl_smmuv3.submission import logged
 from iommuctl_smmuv3.tables import PageTables
 from iommuctl_smmuv3.tags import Tag
@@ -122,7 +122,7 @@ class GuestContexts(Slots):
     def _nested(self, port: Port, rid: Rid, words: Sequence[int]) -> int:
         machine, dev_id = self._machine, port.dev_id
         viommu = viommus.viommu(machine, self._parent, port, uapi.IOMMU_VIOMMU_TYPE_ARM_SMMUV3)
-        viommus.vdevice(machine, rid, viommu, rid.source_id)
+        viommus.vdevice(machine, rid, viommu, stream_id(rid))
         if not machine.dry:
             machine.context.write_out()
         data = b"".join(word.to_bytes(8, "little") for word in words)
@@ -155,7 +155,7 @@ class GuestContexts(Slots):
         span, change = None, Change.PAGE_TABLE_LEFT
         if binding.format in CONTEXT_FORMATS:
             rid, stream = binding.slot.rid, self.stream(binding.slot.rid)
-            return unit, found["id"], everything(rid.source_id, ats=stream.ats, substreams=bool(stream.bits))
+            return unit, found["id"], everything(stream_id(rid), ats=stream.ats, substreams=bool(stream.bits))
         if request.first is not None and request.last is not None:
             granule = self.page_tables.named(binding.format).page_sizes[0]
             span, change = Span(request.first, request.last, request.leaf, granule), Change.STAGE_1_REMOVED

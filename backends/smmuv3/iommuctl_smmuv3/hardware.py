@@ -103,6 +103,7 @@ class Smmuv3:
             page_sizes=_page_sizes(tables.stage1(_granule(features))),
             reserved=(_SOFTWARE_MSI,),
             pasid_bits=features.ssid_bits,
+            fault_records=True,
             pgtable_formats=() if obstacle else tables.names,
             context_formats=() if obstacle else CONTEXT_FORMATS,
         )

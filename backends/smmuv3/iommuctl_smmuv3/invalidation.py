@@ -10,6 +10,7 @@ from iommuctl_smmuv3.commands import WHOLE_ADDRESS_SPACE, AtcInv
 from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiCd, CfgiCdAll, CfgiSte, CfgiSteRange
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.rules import Scope
+from iommuctl_smmuv3.streams import stream_id
 from iommuctl_smmuv3.tags import NO_STAGE_2, Tag
 from iommuctl_smmuv3.tlb_commands import (
     TlbiEl2All,
@@ -55,7 +56,7 @@ class Target(NamedTuple):
 def commands(scope: Scope, target: Target, features: Features) -> Iterator[int]:  # noqa: PLR0912
     """The commands, in their order. What is next wider where the unit has no ranges and there would be too many."""
     slot, (vmid, asid), span = target
-    stream = slot.rid.source_id
+    stream = stream_id(slot.rid)
     match scope:
         case Scope.EVERY_STREAM:
             yield CfgiSteRange.encode(Range=EVERY_STREAM)
@@ -134,4 +135,4 @@ def _device_tlb(slot: Slot, span: Span | None) -> int:
         order = (span.first >> 12 ^ span.last >> 12).bit_length()
         first = span.first >> 12 + order << 12 + order
     tag = {} if slot.pasid is None else {"SSV": 1, "SubstreamID": slot.pasid}
-    return AtcInv.encode(StreamID=slot.rid.source_id, Size=order, Addr=first, **tag)
+    return AtcInv.encode(StreamID=stream_id(slot.rid), Size=order, Addr=first, **tag)

@@ -16,7 +16,7 @@ from iommuctl_smmuv3 import host
 from iommuctl_smmuv3.audit import audit_contexts
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.guest_contexts import CONTEXT_FORMATS, Forgotten, GuestContexts
-from iommuctl_smmuv3.streams import Stream, Streams, parent_of
+from iommuctl_smmuv3.streams import Stream, Streams, parent_of, stream_id
 from iommuctl_smmuv3.submission import logged
 from iommuctl_smmuv3.viommu_commands import everything, phases, send
 
@@ -108,7 +108,7 @@ class SmmuSlots(KernelSlots):
         known = self.machine.records.vdevice(rid)
         if found is None:
             return
-        raws = everything(rid.source_id, ats=bool(stream and stream.ats), substreams=bool(stream and stream.bits))
+        raws = everything(stream_id(rid), ats=bool(stream and stream.ats), substreams=bool(stream and stream.bits))
         for batch in phases(raws):
             send(self.machine, found["id"], batch, with_device=known is not None and known["viommu"] == found["id"])
 

@@ -68,6 +68,11 @@ class Streams:
         return [(int(key, 16), Stream(*value)) for key, value in self._rows.scan(KIND)]
 
 
+def stream_id(rid: Rid) -> int:
+    """The StreamID that stands for a RID: its source id, with the segment in the bits above."""
+    return rid.segment << 16 | rid.source_id
+
+
 def without_pasid(occupant: Occupant | None) -> int:
     """What becomes of requests without PASID where the RID's slot is held so: S1DSS."""
     if isinstance(occupant, Attachment) and occupant.domain.nest_parent:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events that Linux logs: those that no vIOMMU is told of, as of stage 2 and of devices that are not nested.
+
+Source: arm_smmu_dump_event in drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c of Linux 7.3: a line that names the event,
+one for each of its four words, and in newer kernels one that names the device. Of many at once some are left out.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from iommuctl.errors import IommuError
+from iommuctl.iommufd.kernel_log import Record
+from iommuctl.model import Rid
+from iommuctl.recorded import RecordedFault
+from iommuctl_smmuv3.recorded_faults import recorded
+
+_EVENT = re.compile(r"arm-smmu-v3 (\S+): event 0x[0-9a-f]{2} received:")
+_WORD = re.compile(r"arm-smmu-v3 (\S+):\s+0x([0-9a-f]{16})$")
+_CLIENT = re.compile(r"arm-smmu-v3 (\S+): event: \S+ client: (\S+) sid: (0x[0-9a-f]{1,8}) ")
+_SUPPRESSED = re.compile(r"arm_smmu_evtq_thread: ([0-9]{1,9}) callbacks suppressed")
+_OVERFLOW = re.compile(r"arm-smmu-v3 \S+: EVTQ overflow detected")
+_WORDS = 4
+
+
+class Logged(NamedTuple):
+    """What lines tell: faults in their order, and how many more there were, at least where not `exact`.
+
+    `last` is the number of the line by which the last of it was told.
+    """
+
+    faults: list[RecordedFault]
+    lost: int
+    exact: bool
+    last: int
+
+
+def faults(lines: Iterable[Record]) -> Logged:
+    """The faults that lines of the log tell of. Lines of several units may be mixed; what is cut off is left out."""
+    found: list[RecordedFault] = []
+    words: dict[str, list[int]] = {}
+    lost, exact, last = 0, True, -1
+    for number, line in lines:
+        if event := _EVENT.search(line):
+            words[event[1]] = []
+        elif (word := _WORD.search(line)) and word[1] in words:
+            known = words[word[1]]
+            known.append(int(word[2], 16))
+            if len(known) == _WORDS:
+                raw = sum(value << 64 * index for index, value in enumerate(words.pop(word[1])))
+                last = number
+                if fault := recorded(raw):
+                    found.append(fault)
+        elif client := _CLIENT.search(line):
+            _name(found, client[2], int(client[3], 16))
+        elif suppressed := _SUPPRESSED.search(line):
+            lost, last = lost + int(suppressed[1]), number
+        elif _OVERFLOW.search(line):
+            lost, exact, last = lost + 1, False, number
+    return Logged(found, lost, exact, last)
+
+
+def _name(found: list[RecordedFault], name: str, stream: int) -> None:
+    """The device by its name, as StreamIDs may be other numbers than RIDs."""
+    if not found or Rid.of(stream) != found[-1].rid:
+        return
+    try:
+        found[-1] = found[-1]._replace(rid=Rid.parse(name))
+    except IommuError:
+        # Nobody's StreamID, or a device that is not PCI.
+        return
