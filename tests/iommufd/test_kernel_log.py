@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iommuctl.iommufd.kernel_log import KernelLog
+from iommuctl.iommufd.kernel_log import KernelLog, records_after
 
 RID = "0000:00:13.0"
 
@@ -73,3 +73,30 @@ def test_a_log_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path / "pipe"):
         with KernelLog(str(path)) as log:
             assert log.last_about(RID) == ""
+
+
+def test_records_after_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tab is escaped there: Documentation/ABI/testing/dev-kmsg."""
+    (tmp_path / "kmsg").touch()
+    answers = (
+        "6,41,2,-;old\n",
+        BrokenPipeError,
+        "3,42,2,-;unit: \\x090x0000000000000010\n SUBSYSTEM=platform\n",
+        "rubbish\n",
+        "3,x,2,-;no number\n",
+        "3,43,5,c;a \\x1b[2J b \\x5c\n",
+    )
+    for last, found in ((41, [42, 43]), (-1, [41, 42, 43]), (43, [])):
+        monkeypatch.setattr("iommuctl.iommufd.kernel_log.os.read", records(*answers))
+        got = records_after(last, str(tmp_path / "kmsg"))
+        assert [record.sequence for record in got] == found
+    monkeypatch.setattr("iommuctl.iommufd.kernel_log.os.read", records(*answers))
+    assert [record.text for record in records_after(41, str(tmp_path / "kmsg"))] == [
+        "unit:  0x0000000000000010",
+        "a ?[2J b \\",
+    ]
+
+
+def test_records_of_no_log(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        records_after(-1, str(tmp_path / "kmsg"))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from iommuctl.errors import KernelRefused, Overlap, StateDamaged
+from iommuctl.requests import MemoryPlan
+from iommuctl.state.overlay import Overlay
 from iommuctl.state.store import Store
 from iommuctl.state.transaction import Transaction
 from tests.state.conftest import Repairs
@@ -170,3 +172,24 @@ def test_what_is_kept_is_made_once_and_closed_with_the_store(store: Store) -> No
         assert first.folder == store.folder
     store.close()
     assert Thing.closed == 1
+
+
+def test_a_repair_finds_memory_as_the_commit_has_it(
+    store: Store, repairs: Repairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the commit and its writes: what the repair tells caches is about what memory holds."""
+    address = 0x4000_0000
+    with store.change() as transaction:
+        transaction.create_memory(MemoryPlan((address, 1 << 20), (address + (1 << 16), 1 << 16)))
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        monkeypatch.setattr(Overlay, "write_live", lambda _: os._exit(0))
+        with store.change() as transaction:
+            transaction.intend({"stale": 1})
+            transaction.memory.write(address, b"new")
+    seen: list[bytes] = []
+    repairs.how = lambda transaction: seen.append(transaction.memory.read(address, 3))
+    with store.read() as transaction:
+        assert transaction.memory.read(address, 3) == b"new"
+    assert seen == [b"new"]

@@ -211,3 +211,22 @@ def test_holes_of_the_file_are_filled_before_the_commit(connection: sqlite3.Conn
     assert path.stat().st_blocks * 512 >= PAGE
     assert content(opened) == bytes(SIZE)
     os.close(opened)
+
+
+def test_new_pages_that_are_written_out_are_in_use_from_then_on(overlay: Overlay, descriptor: int) -> None:
+    """What follows is a live write: it comes after the commit, and a step that is undone takes it back."""
+    (run,) = overlay.allocate(1)
+    place = slice(run.address - BASE, run.address - BASE + PAGE)
+    overlay.write(run.address, b"\1" * PAGE)
+    overlay.write_out()
+    assert content(descriptor)[place] == b"\1" * PAGE
+    overlay.begin_step()
+    overlay.write(run.address + 8, b"\2" * 8)
+    assert [(address, new) for address, _, new in overlay.live] == [(run.address + 8, b"\2" * 8)]
+    overlay.undo_step()
+    assert overlay.live == []
+    overlay.write(run.address + 16, b"\3" * 8)
+    assert content(descriptor)[place] == b"\1" * PAGE, "a page in use was written before the commit"
+    finish(overlay, descriptor)
+    assert content(descriptor)[place] == b"\1" * 16 + b"\3" * 8 + b"\1" * (PAGE - 24)
+    assert overlay.read(run.address, PAGE) == content(descriptor)[place]
