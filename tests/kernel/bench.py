@@ -48,7 +48,7 @@ class Bench:
     def reopen(self) -> Iommu:
         """The next command."""
         self.iommu.close()
-        self.kernel.dead = False
+        self.kernel.next_process()
         self.iommu = Iommu(self.folder)
         return self.iommu
 

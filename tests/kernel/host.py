@@ -18,7 +18,8 @@ from iommuctl.kernel.vfio_devices import VfioDevices
 from iommuctl.model import Binding, IommuUnit, Rid
 from iommuctl_vtd.capability import DEFAULT_CAP, DEFAULT_ECAP, capability
 from iommuctl_vtd.hardware import VtdFormats
-from tests.kernel.calls import PASID_BITS, Kernel
+from tests.kernel.calls import Kernel
+from tests.kernel.units import Place
 
 NAME, UNIT, KIND, DRIVER = "fake", "unit0", "fake-iommu", "e1000e"
 ONE, TWO = Rid.parse("00:10.0"), Rid.parse("00:11.0")
@@ -100,7 +101,7 @@ class FakeVendor:
 
     def capabilities(self, machine: Machine) -> Capabilities:  # noqa: ARG002
         return Capabilities(
-            nesting="slot", widths=(48,), page_sizes=(4096,), pasid_bits=PASID_BITS, pgtable_formats=(FORMAT,)
+            nesting="slot", widths=(48,), page_sizes=(4096,), pasid_bits=Place().pasid_bits, pgtable_formats=(FORMAT,)
         )
 
     def slots(self, machine: Machine) -> "FakeSlots":

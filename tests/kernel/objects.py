@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects of an iommufd, as tests see them."""
+"""The objects of an iommufd, as tests see them. What names another object by its id keeps that from being destroyed."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,17 +22,75 @@ class Ioas:
 
 @dataclass
 class Hwpt:
-    """`under` is its IOAS, or its parent's id if it is nested."""
+    """`under` is its IOAS, or if it is nested its parent or its vIOMMU; `data` is then what the unit keeps of it."""
 
     under: int
+    unit: str
+    nest_parent: bool = False
+    pasids: bool = False
+    nested: bool = False
+    data: bytes = b""
+
+
+@dataclass
+class Viommu:
+    """`parent` is the nest parent."""
+
+    parent: int
+    unit: str
+    type: int
+
+
+@dataclass
+class Vdevice:
+    """The number `virt_id` of a device on a vIOMMU."""
+
+    viommu: int
+    device: int
+    virt_id: int
+
+
+@dataclass
+class Veventq:
+    """`depth` events have room; `sequence` is the number of the next, and `losing` is set while there is none."""
+
+    viommu: int
+    type: int
+    depth: int
+    sequence: int = 0
+    losing: bool = False
 
 
 @dataclass
 class Device:
-    """A bound device: the node, and what is attached to it and to its PASIDs."""
+    """A bound device: the node, and what is attached to it and to its PASIDs.
+
+    `stream` is what events are reported as while a nested table is attached: a vIOMMU, and the number on it.
+    """
 
     node: str
     slots: dict[int | None, int] = field(default_factory=dict)
+    stream: tuple[int, int] | None = None
 
 
-Object = Ioas | Hwpt | Device
+class Dead(NamedTuple):
+    """The id of a vDEVICE whose device was closed: it is no object any more, and is not given again."""
+
+
+Object = Ioas | Hwpt | Viommu | Vdevice | Veventq | Device | Dead
+
+
+def used(objects: dict[int, Object]) -> set[int]:
+    """The ids that an object names."""
+    found: set[int] = set()
+    for one in objects.values():
+        match one:
+            case Hwpt():
+                found.add(one.under)
+            case Viommu():
+                found.add(one.parent)
+            case Vdevice() | Veventq():
+                found.add(one.viommu)
+            case Device():
+                found |= set(one.slots.values())
+    return found
