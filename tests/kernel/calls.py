@@ -10,6 +10,7 @@ from typing import Any
 from tests.kernel.devices import Devices
 from tests.kernel.files import File, Files, failure
 from tests.kernel.objects import Object
+from tests.kernel.smmuv3_caches import Caches
 from tests.kernel.spaces import Spaces
 from tests.kernel.tables import Invalidated, Tables
 from tests.kernel.units import Place, Places
@@ -44,6 +45,7 @@ class Kernel:
         self._spaces = Spaces()
         everywhere = Places(places)
         self._viommus = Viommus(self._files, everywhere)
+        self.caches = Caches(self._spaces.read)
         self._calls: dict[int, Callable[[File, Any], None]] = {
             **self._spaces.calls,
             **Tables(self._files, everywhere, self.invalidated).calls,
@@ -116,7 +118,14 @@ class Kernel:
         if self.dead or (plan and not plan.made):
             self.dead = True
             raise Killed
-        self._calls[request](file, argument)
+        iommufd, noted = file.iommufd or file, len(self.invalidated)
+        self.caches.watch(iommufd.objects)
+        try:
+            self._calls[request](file, argument)
+        finally:
+            for one in self.invalidated[noted:]:
+                for command in one.sent:
+                    self.caches.carry_out(iommufd.objects, one.viommu, command)
         if plan and plan.interrupt:
             raise KeyboardInterrupt
         if plan:
