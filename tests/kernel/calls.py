@@ -23,9 +23,9 @@ class Killed(BaseException):
 
 @dataclass
 class _Plan:
-    """What befalls a call of this number after `skip` more of them: an error, or the end of the process."""
+    """What befalls a call of this number, or any, after `skip` more: an error, or the end of the process."""
 
-    request: int
+    request: int | None
     skip: int
     error: int = 0
     made: bool = False
@@ -63,8 +63,8 @@ class Kernel:
         """Have a call fail once, after so many more of them."""
         self._plans.append(_Plan(request, skip, number))
 
-    def kill(self, request: int, *, skip: int = 0, made: bool = False) -> None:
-        """Have the process killed at a call, after so many more of them; `made`: when that call is made."""
+    def kill(self, request: int | None, *, skip: int = 0, made: bool = False) -> None:
+        """Have the process killed at a call, or any, after so many more of them; `made`: when that call is made."""
         self._plans.append(_Plan(request, skip, made=made))
 
     def interrupt(self, request: int) -> None:
@@ -72,8 +72,9 @@ class Kernel:
         self._plans.append(_Plan(request, 0, made=True, interrupt=True))
 
     def next_process(self) -> None:
-        """What the process had that was killed is closed, and another one makes calls."""
+        """What the process had that was killed is closed, and another one makes calls, which nothing befalls."""
         self._files.end_process()
+        self._plans.clear()
         self.dead = False
 
     @property
@@ -126,6 +127,7 @@ class Kernel:
             for one in self.invalidated[noted:]:
                 for command in one.sent:
                     self.caches.carry_out(iommufd.objects, one.viommu, command)
+            self.caches.watch(iommufd.objects)
         if plan and plan.interrupt:
             raise KeyboardInterrupt
         if plan:
@@ -135,7 +137,7 @@ class Kernel:
 
     def _due(self, request: int) -> _Plan | None:
         for plan in self._plans:
-            if plan.request == request:
+            if plan.request in (None, request):
                 plan.skip -= 1
                 if plan.skip < 0:
                     self._plans.remove(plan)
