@@ -18,9 +18,9 @@ from iommuctl.iommufd.keeper_client import Keeper
 from iommuctl.iommufd.uapi import IOMMU_IOAS_MAP_READABLE, IOMMU_IOAS_MAP_WRITEABLE
 from iommuctl.kernel.hooks import HardwareBackend
 from iommuctl.model import Mapping, Rid
-from tests.kernel.calls import Kernel, Killed
-from tests.kernel.host import NAME, NODES, Host
-from tests.kernel.objects import Device, Hwpt, Ioas, Mapped
+from tests.kernel.calls import Killed
+from tests.kernel.host import NODES, Host
+from tests.kernel.objects import Device, Hwpt, Ioas, Mapped, Vdevice, Veventq, Viommu
 
 BACKEND: HardwareBackend
 """That of the test that runs; plugins are found by the names of modules."""
@@ -30,11 +30,12 @@ PAGE = 4096
 class Bench:
     """A kernel, a host, and one state folder, which is opened anew after each kill."""
 
-    def __init__(self, kernel: Kernel, host: Host, folder: Path) -> None:
-        self.kernel = kernel
+    def __init__(self, host: Host, folder: Path, backend: str) -> None:
+        self.kernel = host.kernel
         self.host = host
         self.folder = folder
-        self.iommu = Iommu(folder, backend=NAME)
+        self.iommu = Iommu(folder, backend=backend)
+        self._backend = backend
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +80,9 @@ class Bench:
     def rows(self, kind: str) -> dict[str, Any]:
         """The backend's rows of a kind."""
         with closing(sqlite3.connect(self.folder / "state.db")) as connection:
-            found = connection.execute("SELECT key, value FROM backend_row WHERE kind = ?", (f"{NAME}.{kind}",))
+            found = connection.execute(
+                "SELECT key, value FROM backend_row WHERE kind = ?", (f"{self._backend}.{kind}",)
+            )
             return {key: json.loads(value) for key, value in found}
 
     def ioas(self, name: str) -> Ioas:
@@ -103,6 +106,13 @@ class Bench:
             assert {under(objects[table]) for table in record["hwpts"].values()} <= {record["ioas"]}
         named |= dict.fromkeys((record["pt"] for record in self.rows("slot").values()), Hwpt)
         named |= dict.fromkeys((record["dev_id"] for record in self.rows("device").values()), Device)
+        for record in self.rows("viommu").values():
+            named |= {record["id"]: Viommu, record["events"]: Veventq}
+        for record in self.rows("vdevice").values():
+            named[record["id"]] = Vdevice
+            made = objects[record["id"]]
+            assert isinstance(made, Vdevice)
+            assert (made.viommu, made.virt_id) == (record["viommu"], record["virt_id"])
         assert {number: type(one) for number, one in objects.items() if number not in strangers} == named
         for domain in iommu.domains():
             assert sorted(self.ioas(domain.name).mapped) == [_mapped(one) for one in iommu.mappings(domain.name)]
@@ -110,8 +120,14 @@ class Bench:
         nodes = {node: str(rid) for rid, node in NODES.items()}
         devices = [one for one in objects.values() if isinstance(one, Device)]
         assert {(nodes[one.node], pasid): pt for one in devices for pasid, pt in one.slots.items()} == slots
+        assert set(self.held()) <= self._wanted()
         assert not (self.folder / "intents").exists() or not (self.folder / "intents").stat().st_size
         assert iommu.check() == []
+
+    def _wanted(self) -> set[str]:
+        """What the keeper may hold: the iommufd is there with the first need of it, and stays."""
+        kept = {record["kept"] for kind in ("memory", "viommu") for record in self.rows(kind).values()}
+        return {"iommufd"} | kept | {f"vfio-{rid}" for rid in self.rows("device")}
 
     def _slots(self) -> list[tuple[tuple[str, str | None], Any]]:
         found = []
