@@ -3,4 +3,5 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kernel.bench")
+for name in ("bench", "smmuv3_bench", "rules", "table_rules"):
+    pytest.register_assert_rewrite(f"tests.kernel.{name}")
