@@ -28,6 +28,8 @@ class BackendSuite:
     """What the backend is meant to declare. None takes its word for it."""
     rids: ClassVar[tuple[str, str]] = ("0000:00:01.0", "0000:00:02.0")
     """Two devices, each with as many PASID bits as the backend declares. On a simulator they are made."""
+    largest: ClassVar[int] = 1 << 30
+    """The largest pages to try, in bytes. Hardware needs memory for two of them, which cannot be swapped."""
     ats: ClassVar[bool] = False
     """Whether the devices that are made on a simulator have ATS."""
 
@@ -55,10 +57,11 @@ class BackendSuite:
         if declared.simulates:
             for rid in cls.rids:
                 iommu.device_add(rid, ats=cls.ats, pasid_bits=declared.pasid_bits)
-        iommu.memory_create(RAM, RAM_SIZE)
+        # First, as some backends know by their devices alone what pages there are.
         for rid in cls.rids:
             if not iommu.device(rid).bound:
                 iommu.device_bind(rid)
+        iommu.memory_create(RAM, RAM_SIZE)
 
     @pytest.fixture
     def iommu(self, tmp_path: Path) -> Iterator[Iommu]:

@@ -119,7 +119,7 @@ class DomainSuite(BackendSuite):
         iommu.domain_create("d")
         for rid in (rid1, rid2):
             iommu.attach("d", rid)
-        for size in sizes_to_try(self.declared().page_sizes):
+        for size in sizes_to_try(self.declared().page_sizes, self.largest):
             memory = iommu.memory_create("large", 2 * size)
             offset = -memory.pa % size
             iommu.map("d", iova=size, size=size, memory="large", offset=offset)

@@ -120,6 +120,6 @@ def _pages(path: str) -> Iterator[tuple[int, str]]:
         os.close(descriptor)
 
 
-def sizes_to_try(sizes: tuple[int, ...]) -> list[int]:
-    """Page sizes of which any machine has memory for two pages: up to 1 GiB."""
-    return [size for size in sizes if size <= 1 << 30]
+def sizes_to_try(sizes: tuple[int, ...], largest: int) -> list[int]:
+    """Page sizes of which there is memory for two pages."""
+    return [size for size in sizes if size <= largest]
