@@ -29,17 +29,30 @@ class Edu:
         (command,) = struct.unpack("<H", os.pread(descriptor, 2, config + _PCI_COMMAND))
         os.pwrite(descriptor, struct.pack("<H", command | _MASTER), config + _PCI_COMMAND)
 
-    def load(self, iova: int, size: int) -> None:
-        """Have the device read `size` bytes of memory into its buffer."""
-        self._dma(iova, BUFFER, size, _RUN)
+    def load(self, iova: int, size: int, at: int = 0) -> None:
+        """Have the device read `size` bytes of memory into its buffer, from `at` on."""
+        self.begin_load(iova, size, at)
+        self.wait()
 
-    def store(self, iova: int, size: int) -> None:
-        """Have the device write `size` bytes of its buffer to memory."""
-        self._dma(BUFFER, iova, size, _RUN | _TO_MEMORY)
+    def store(self, iova: int, size: int, at: int = 0) -> None:
+        """Have the device write `size` bytes of its buffer, from `at` on, to memory."""
+        self.begin_store(iova, size, at)
+        self.wait()
 
-    def _dma(self, source: int, destination: int, size: int, command: int) -> None:
+    def begin_load(self, iova: int, size: int, at: int) -> None:
+        """As `load`, which this does not wait for: a DMA takes a tenth of a second."""
+        self._begin(iova, BUFFER + at, size, _RUN)
+
+    def begin_store(self, iova: int, size: int, at: int) -> None:
+        """As `store`, which this does not wait for."""
+        self._begin(BUFFER + at, iova, size, _RUN | _TO_MEMORY)
+
+    def _begin(self, source: int, destination: int, size: int, command: int) -> None:
         for register, value in ((_SOURCE, source), (_DESTINATION, destination), (_COUNT, size), (_COMMAND, command)):
             os.pwrite(self._fd, struct.pack("<Q", value), self._registers + register)
+
+    def wait(self) -> None:
+        """Until the DMA that was begun has come to its end."""
         end = time.monotonic() + _SECONDS
         while os.pread(self._fd, 8, self._registers + _COMMAND)[0] & _RUN:
             assert time.monotonic() < end, "the device does not come to an end"
