@@ -30,7 +30,7 @@ TABLES = (STAGE_1_AT, STAGE_2_AT, (LINEAR_AT, 0x4000), (LINEAR_AT + 0x8000 * _ST
 """Where tables can be; of a linear stream table, what the devices have."""
 
 
-class _Pool:
+class Pool:
     """Memory that is handed out from its beginning on."""
 
     def __init__(self, extent: tuple[int, int]) -> None:
@@ -47,7 +47,7 @@ class _Pool:
 class _Tree:
     """One tree. `offset` is what its tables' addresses are in entries, less where they are in memory."""
 
-    def __init__(self, memory: Memory, pool: _Pool, stage: int, tree: Tree, offset: int = 0) -> None:
+    def __init__(self, memory: Memory, pool: Pool, stage: int, tree: Tree, offset: int = 0) -> None:
         self._memory, self._pool, self._stage, self._tree, self._offset = memory, pool, stage, tree, offset
         highest = descriptors.highest(tree.granule, tree.bits)
         self.start = highest if tree.start is None else tree.start
@@ -98,13 +98,25 @@ class _Tree:
             place = self._tables[key]
 
 
+def context(memory: Memory, pool: Pool, stage: Stage1, asid: int, offset: int = 0) -> int:
+    """The CD of a stage 1, whose tables are built here: zeros are there. `offset` is as for a tree."""
+    values = {"V": 1, "AA64": 1, "A": 1, "R": 1, "IPS": 4, "ASID": asid, "ASET": 1, "MAIR0": 0xFF}
+    for which, tree, codes in ((0, stage.lower, _TG0), (1, stage.upper, _TG1)):
+        if tree is None:
+            values[f"EPD{which}"] = 1
+            continue
+        built = _Tree(memory, pool, 1, tree, offset)
+        values |= {f"T{which}SZ": 64 - tree.bits, f"TG{which}": codes[tree.granule], f"TTB{which}": built.root}
+    return Cd.encode(**{**values, **dict(stage.values)})
+
+
 class Built:
     """Where the stream table is: values of the registers STRTAB_BASE and STRTAB_BASE_CFG."""
 
     def __init__(self, memory: Memory, configuration: Configuration) -> None:
         """`memory` holds zeros in TABLES."""
         self._memory = memory
-        self._lower, self._upper = _Pool(STAGE_1_AT), _Pool(STAGE_2_AT)
+        self._lower, self._upper = Pool(STAGE_1_AT), Pool(STAGE_2_AT)
         self._configuration = configuration
         self._cds: dict[tuple[int, int | None], int] = {}
         self._stages_2 = [self._stage_2(number, stage) for number, stage in enumerate(configuration.stages_2)]
@@ -159,16 +171,7 @@ class Built:
             stage = self._configuration.stages_1[number]
             offset = 0 if below is None else self._configuration.stages_2[below].sees_stage_1 - STAGE_1_AT[0]
             address = self._lower.take(Cd.bits // 8)
-            self._memory.write(address, Cd.to_bytes(self._context(stage, ASID + len(self._cds), offset)))
+            cd = context(self._memory, self._lower, stage, ASID + len(self._cds), offset)
+            self._memory.write(address, Cd.to_bytes(cd))
             self._cds[key] = address + offset
         return self._cds[key]
-
-    def _context(self, stage: Stage1, asid: int, offset: int) -> int:
-        values = {"V": 1, "AA64": 1, "A": 1, "R": 1, "IPS": 4, "ASID": asid, "ASET": 1, "MAIR0": 0xFF}
-        for which, tree, codes in ((0, stage.lower, _TG0), (1, stage.upper, _TG1)):
-            if tree is None:
-                values[f"EPD{which}"] = 1
-                continue
-            built = _Tree(self._memory, self._lower, 1, tree, offset)
-            values |= {f"T{which}SZ": 64 - tree.bits, f"TG{which}": codes[tree.granule], f"TTB{which}": built.root}
-        return Cd.encode(**{**values, **dict(stage.values)})

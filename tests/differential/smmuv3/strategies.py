@@ -42,7 +42,7 @@ _BITS_1 = (25, 30, 32, 36, 39, 40, 42, 44, 47, 48)
 _BITS_2 = (32, 36, 39, 40, 42, 44)
 _AREAS = (0, 1 << 24, 5 << 28, 1 << 31, 3 << 33, 5 << 37, 1 << 43, 3 << 46)
 """Where mappings begin, each far from the others."""
-_TARGETS = Targets(
+TARGETS = Targets(
     unmapped=(0x5000_0000, 0x5000_0000, 0xBFFF_F000, 1 << 44, 1 << 47, 1 << 50),
     wrong=(1 << 39, 1 << 43, 1 << 44, 1 << 47, 1 << 48, 1 << 52, 1 << 55, 0x5A << 56, 0xFF << 56),
     last=0x7FFF,
@@ -69,7 +69,7 @@ def configurations(draw: DrawFn) -> Configuration:
     table = StreamTable(size, split, draw(st.booleans()))
     stages_2 = tuple(draw(st.lists(_stages_2(), min_size=1, max_size=2))) if 2 in kind.stages else ()
     outputs = tuple(one for stage in stages_2 for one in stage.tree.ranges)
-    stages_1 = tuple(draw(st.lists(_stages_1(outputs), min_size=1, max_size=2))) if 1 in kind.stages else ()
+    stages_1 = tuple(draw(st.lists(contexts(outputs), min_size=1, max_size=2))) if 1 in kind.stages else ()
     streams = tuple(draw(_streams(kind, len(stages_1), len(stages_2))) for _ in DEVICES)
     plan = Configuration(kind.name, table, stages_1, stages_2, streams, (), recinvsid=draw(st.integers(0, 3)) > 0)
     if draw(st.integers(0, 3)) == 0:
@@ -97,7 +97,8 @@ def _values(draw: DrawFn, choices: tuple[tuple[str, tuple[int, ...]], ...]) -> V
 
 
 @st.composite
-def _stages_1(draw: DrawFn, outputs: tuple[Range, ...]) -> Stage1:
+def contexts(draw: DrawFn, outputs: tuple[Range, ...]) -> Stage1:
+    """A CD, whose mappings mostly lead to `outputs`."""
     lower = draw(_trees_1(outputs, upper=False)) if draw(st.integers(0, 4)) else None
     upper = draw(_trees_1(outputs, upper=True)) if lower is None or draw(st.booleans()) else None
     fields = (("R", (0,)), ("AFFD", (1,)), ("IPS", (0, 1, 2, 3, 5)), ("TBI0", (1,)), ("TBI1", (1,)), ("HAD0", (1,)))
@@ -164,7 +165,7 @@ def _stages_2(draw: DrawFn) -> Stage2:
 
 def _aims(plan: Configuration) -> st.SearchStrategy[Aim]:
     """A device and an address: mostly one that is mapped for it."""
-    return aims(tuple(plan.ranges(device) for device in range(len(DEVICES))), _TARGETS)
+    return aims(tuple(plan.ranges(device) for device in range(len(DEVICES))), TARGETS)
 
 
 @st.composite
