@@ -2,7 +2,7 @@
 """The event queue as a driver reads it, and what records say: IHI0070 G.b sections 3.5, 7.2 and 7.3."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommuctl.model import Rid
@@ -185,6 +185,7 @@ def test_events_of_the_kernel() -> None:
     assert len(bad) == vevents.SIZE
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=32, max_size=32)))
 def test_any_bytes_can_be_told(events: list[bytes]) -> None:
     found = vevents.faults(events)

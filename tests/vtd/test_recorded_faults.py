@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommuctl.model import Rid
@@ -64,6 +64,7 @@ def test_a_reason_that_is_not_known_says_nothing_of_the_address(code: int) -> No
     assert told.raw[0] == 0xDEADB000
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**128 - 1))
 def test_any_record_can_be_told(raw: int) -> None:
     told = recorded(raw)
