@@ -58,7 +58,7 @@ def release_unused(operation: Operation, rid: Rid) -> None:
     if pool and not operation.books.bindings(rid):
         operation.books.remove_cd_pool(pool)
         if pool.pgtable is None:
-            operation.transaction.pool(pool.name).drop()
+            operation.transaction.drop_pool(pool.name)
 
 
 def guests(operation: Operation) -> "dict[Rid, TableMemory]":
@@ -78,7 +78,7 @@ def guest_memory(operation: Operation, pool: CdPool) -> "TableMemory":
         (pool.start, pool.size),
         transaction.pool(pool.name),
         holder=f"the CD table of {pool.rid}",
-        new_pool=transaction.is_new_pool(pool.name),
+        new_pool=transaction.keeps_until_commit(pool.name),
     )
 
 

@@ -112,7 +112,7 @@ class GuestTable:
         transaction = operation.transaction
         self.format: Format = operation.formats.stage1_format(table.format)
         name = f"pgtable-{table.id}"
-        pool, new = transaction.pool(name), transaction.is_new_pool(name)
+        pool, new = transaction.pool(name), transaction.keeps_until_commit(name)
         self._span = (table.pool, table.pool_size)
         self._pool = pool
         self._memory = GuestMemory(

@@ -169,8 +169,11 @@ class HardwareContext(Context, Protocol):
     def intend(self, intent: Any) -> None:
         """Note, before it is done, what is about to be done to the kernel: anything JSON holds."""
 
-    def write_out(self) -> None:
-        """Bring what was written to new pages to memory now: a device is about to be led to them."""
+    def write_out(self) -> bool:
+        """Bring what was written to new pages to memory now: a device is about to be led to them.
+
+        Returns whether memory is as written. What was in use before the transaction is written after the commit.
+        """
 
     def after_commit(self, action: "Callable[[], None]") -> None:
         """Have something done when the change has taken effect. When it raises, the next command has a repair."""

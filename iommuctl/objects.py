@@ -285,7 +285,7 @@ def forget_pgtable(operation: Operation, table: PageTable) -> None:
     """Unbind a page table, PASIDs before their RID, and remove it. Its pool belongs to the guest again."""
     for binding in reversed(pgtable_users(operation, table)):
         unbind(operation, binding)
-    operation.transaction.pool(f"pgtable-{table.id}").drop()
+    operation.transaction.drop_pool(f"pgtable-{table.id}")
     operation.books.remove_pgtable(table)
 
 

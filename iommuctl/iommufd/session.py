@@ -25,6 +25,7 @@ _placeholders = count(PLACEHOLDERS)
 _RANGES = 16
 _fill_map_file = packer(uapi.iommu_ioas_map_file).pack_into
 _fill_unmap = packer(uapi.iommu_ioas_unmap).pack_into
+_NO_FILE = 0xFFFF_FFFF
 _WHOLE = (0, 2**64 - 1)
 _NOT_SHOWN = ("size", "data_uptr", "allowed_iovas", "data")
 
@@ -267,7 +268,14 @@ class Iommufd:
         The file is -1 in a dry run. While it is open, the queue cannot be destroyed.
         """
         argument = _new(uapi.iommu_veventq_alloc, viommu_id=viommu_id, type=type, veventq_depth=depth)
-        veventq_id = self._make("IOMMU_VEVENTQ_ALLOC", uapi.IOMMU_VEVENTQ_ALLOC, argument, "out_veventq_id")
+        argument.out_veventq_fd = _NO_FILE
+        try:
+            veventq_id = self._make("IOMMU_VEVENTQ_ALLOC", uapi.IOMMU_VEVENTQ_ALLOC, argument, "out_veventq_id")
+        except BaseException:
+            # An interrupt may come when the call has been made: nobody would close the file.
+            if argument.out_veventq_fd != _NO_FILE:
+                os.close(argument.out_veventq_fd)
+            raise
         return veventq_id, -1 if self._dry else argument.out_veventq_fd
 
     def _imagined(self, object_id: int) -> bool:

@@ -6,23 +6,23 @@ so that such an object can be told, if nobody else has objects that no row names
 """
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from iommuctl.errors import IommuError, KernelRefused
 from iommuctl.kernel.machine import Machine
 
 
-def make(machine: Machine, alloc: Callable[[], int]) -> int:
+def make(machine: Machine, alloc: Callable[[], int], kind: str = "") -> int:
     """Make an object, with an intent before and its id after; the id."""
-    machine.intend({"alloc": True})
+    machine.intend({"alloc": True, "kind": kind})
     try:
         made = alloc()
     except IommuError:
         # Nothing was made. After an interrupt that is not known.
         machine.intend({"made": 0})
         raise
-    machine.intend({"made": made})
+    machine.intend({"made": made, "kind": kind})
     return made
 
 
@@ -49,9 +49,7 @@ def unnoted(machine: Machine, intents: Iterable[Any]) -> int | None:
         return None
     free = machine.iommufd.ioas_alloc()
     machine.iommufd.destroy(free)
-    # What was released may be another object by now, whatever rows say.
-    void = {intent["void"] for intent in intents if "void" in intent}
-    found = set(range(1, free)) - (_named(machine) - void) - _noted(intents)
+    found = set(range(1, free)) - _named(machine, void(intents)) - _noted(intents)
     # Where there are more, some are a program's that has our descriptors: better one too many than one of its own.
     return found.pop() if len(found) == 1 else None
 
@@ -59,12 +57,18 @@ def unnoted(machine: Machine, intents: Iterable[Any]) -> int | None:
 def sweep(machine: Machine, intents: Iterable[Any], orphan: int | None) -> None:
     """Destroy what these intents made, or meant to destroy, and no row names; what uses others goes before them."""
     left = (_noted(intents) | ({orphan} if orphan is not None else set())) - _named(machine)
-    while left and (gone := {object_id for object_id in left if _destroyed(machine, object_id)}):
+    while left and (gone := {object_id for object_id in left if destroyed(machine, object_id)}):
         left -= gone
 
 
-def _named(machine: Machine) -> set[int]:
-    return machine.records.object_ids() | machine.devices.object_ids()
+def void(intents: Iterable[Any]) -> set[int]:
+    """The ids of vDEVICEs that were released, and may be those of other objects by now, whatever rows say."""
+    return {intent["void"] for intent in intents if "void" in intent}
+
+
+def _named(machine: Machine, released: Set[int] = frozenset()) -> set[int]:
+    records = machine.records
+    return records.object_ids() | (records.vdevice_ids() - released) | machine.devices.object_ids()
 
 
 def _noted(intents: Iterable[Any]) -> set[int]:
@@ -74,7 +78,7 @@ def _noted(intents: Iterable[Any]) -> set[int]:
     return found - {0}
 
 
-def _destroyed(machine: Machine, object_id: int) -> bool:
+def destroyed(machine: Machine, object_id: int) -> bool:
     """Whether it is gone now. What is in use stays, until what uses it is gone."""
     try:
         machine.iommufd.destroy(object_id)

@@ -90,6 +90,10 @@ class Records:
     def put_vdevice(self, rid: Rid, record: dict[str, Any] | None) -> None:
         self._put("vdevice", str(rid), record)
 
+    def vdevice_ids(self) -> set[int]:
+        """The objects that rows say are vDEVICEs."""
+        return {record["id"] for _, record in self._rows.scan(f"{self._name}.vdevice")}
+
     # Named memory: by name, as mappings have it
 
     def memory(self, name: str) -> dict[str, Any] | None:
@@ -110,9 +114,8 @@ class Records:
     # All of them
 
     def object_ids(self) -> set[int]:
-        """The objects of the iommufd that rows name, but for those of devices."""
+        """The objects of the iommufd that rows name, but for devices and vDEVICEs."""
         found = {record["pt"] for _, record in self._rows.scan(f"{self._name}.slot")}
-        found |= {record["id"] for _, record in self._rows.scan(f"{self._name}.vdevice")}
         for _, _, record in self.viommus():
             found |= {record["id"], record["events"]}
         for _, record in self._rows.scan(f"{self._name}.domain"):

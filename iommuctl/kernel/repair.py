@@ -34,6 +34,7 @@ def repair(machine: Machine, request: RepairRequest) -> None:
     slots = [*noted, *(slot for slot in request.truth.slots if slot.rid in reopened)]
     _all(machine.devices.repair, reversed(devices))
     _all(lambda ranges: _ranges(machine, request.truth, *ranges), _ranges_by_domain(request.intents))
+    viommus.destroy_strangers(machine, request.intents, orphan)
     released = {Rid.parse(intent["vdevice"]) for intent in request.intents if "vdevice" in intent}
     _all(lambda rid: viommus.repair(machine, rid), sorted(released | reopened))
     _all(machine.slots.repair, dict.fromkeys(reversed(slots)))

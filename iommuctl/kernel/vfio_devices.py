@@ -187,6 +187,7 @@ class VfioDevices:
             machine.keep(_kept(rid), cdev.fd)
         finally:
             cdev.close()
+        machine.intend({"made": dev_id})
         info = machine.iommufd.get_hw_info(dev_id)
         if found.unit is not None:
             machine.vendor.learn(machine, found.unit, dev_id, info)

@@ -8,7 +8,8 @@ stage 1 is attached there has to be one. Closing a device before its vDEVICE goe
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from iommuctl.errors import KernelRefused
 from iommuctl.iommufd.refusals import InvalidationRefused
@@ -18,6 +19,8 @@ from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.vendor import Port
 from iommuctl.model import Domain, Rid
 
+VDEVICE = "vdevice"
+"""The kind of object that notes call so."""
 EVENTS = 1024
 """How many events the kernel keeps for us; those beyond are lost, and it says so."""
 
@@ -39,10 +42,12 @@ def viommu(machine: Machine, domain: Domain, port: Port, kind: int) -> int:
         files.append(file)
         return events_id
 
-    events = objects.make(machine, queue)
-    for file in files:
-        machine.keep(kept, file)
-        if not machine.dry:
+    try:
+        events = objects.make(machine, queue)
+        for file in files:
+            machine.keep(kept, file)
+    finally:
+        for file in files if not machine.dry else ():
             os.close(file)
     machine.records.put_viommu(
         domain.id, port.unit, {"id": made, "events": events, "kept": kept, "parent": domain.name}
@@ -76,7 +81,7 @@ def vdevice(machine: Machine, rid: Rid, viommu_id: int, virt_id: int) -> None:
     if found and found["viommu"] == viommu_id:
         return
     dev_id, iommufd = machine.devices.port(rid).dev_id, machine.iommufd
-    made = objects.make(machine, lambda: iommufd.vdevice_alloc(viommu_id, dev_id, virt_id))
+    made = objects.make(machine, lambda: iommufd.vdevice_alloc(viommu_id, dev_id, virt_id), VDEVICE)
     machine.records.put_vdevice(rid, {"id": made, "viommu": viommu_id, "virt_id": virt_id})
 
 
@@ -90,6 +95,17 @@ def release(machine: Machine, rid: Rid) -> None:
         # At once, so that the id may soon be another object's: what the row says of it counts no more.
         machine.intend({"void": found["id"], "vdevice": str(rid)})
         machine.iommufd.destroy(found["id"])
+
+
+def destroy_strangers(machine: Machine, intents: Iterable[Any], orphan: int | None) -> None:
+    """Destroy the vDEVICEs that a killed command made, as a device has one at a time, unless they are those of rows."""
+    ends = [intent for intent in intents if intent.get("kind") == VDEVICE]
+    made = {intent["made"] for intent in ends if intent.get("made")}
+    if orphan is not None and ends and "alloc" in ends[-1]:
+        made.add(orphan)
+    own = machine.records.vdevice_ids() - objects.void(intents)
+    for object_id in made - machine.records.object_ids() - own:
+        objects.destroyed(machine, object_id)
 
 
 def repair(machine: Machine, rid: Rid) -> None:

@@ -160,12 +160,16 @@ class Overlay:
                 run = pages[i : min(i + IOV_MAX, end)]
                 self._file.write_pages(run[0], [self._pages[page] for page in run])
 
-    def write_out(self) -> None:
-        """Bring the fresh pages to the file before the commit. They are in use then: what follows is a live write."""
+    def write_out(self) -> bool:
+        """Bring the fresh pages to the file before the commit. They are in use then: what follows is a live write.
+
+        Returns whether the file has all that was written.
+        """
         self.write_fresh()
         written = self._fresh & self._pages.keys()
         self._fresh -= written
         self._step.new -= written
+        return not self.live
 
     def write_live(self) -> None:
         """Bring the live writes to the file, in their order."""

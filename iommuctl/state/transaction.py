@@ -69,6 +69,7 @@ class Transaction:
         self._overlay: Overlay | None = None
         self._freed: list[Freed] = []
         self._made_pools: set[str] = set()
+        self._dropped_pools = False
         self._meta: dict[str, Any] | None = None
         self._new_memory: Path | None = None
         self._redo = RedoLog(connection, files.lock)
@@ -110,9 +111,8 @@ class Transaction:
         self._files.intents.add(self.meta("backend"), intent)
         self._intents.append(intent)
 
-    def write_out(self) -> None:
-        if self._overlay:
-            self._overlay.write_out()
+    def write_out(self) -> bool:
+        return self._overlay is None or self._overlay.write_out()
 
     def after_commit(self, action: Callable[[], None]) -> None:
         self._after.append(action)
@@ -203,9 +203,18 @@ class Transaction:
         self._made_pools.add(name)
         create_pool(self.connection, name, address, size)
 
-    def is_new_pool(self, name: str) -> bool:
-        """Whether this transaction has made the pool, so that its pages were something else before."""
-        return name in self._made_pools
+    def drop_pool(self, name: str) -> None:
+        """Forget a pool: its pages are the guest's."""
+        self.pool(name).drop()
+        self._dropped_pools = True
+
+    def keeps_until_commit(self, name: str) -> bool:
+        """Whether the pages of a pool stay as they are until the commit: it is new, and they were something else.
+
+        On a real machine a device is led to new pages before the commit. There only what may have been tables of ours
+        is kept; what else the guest had in a pool it has given away.
+        """
+        return name in self._made_pools and (self.memory_plan() is not None or self._dropped_pools)
 
     def meta(self, key: str) -> Any:
         """A fact about the whole folder, or None."""

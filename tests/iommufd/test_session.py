@@ -163,7 +163,7 @@ CALLS: list[tuple[str, Use, Call, object]] = [
     (
         "veventq_alloc",
         lambda s: s.veventq_alloc(12, 1, 64),
-        Call(0x3B93, "8I", (32, 0, 12, 1, 64, 0, 0, 0), {5: 14, 6: 35}),
+        Call(0x3B93, "8I", (32, 0, 12, 1, 64, 0, 2**32 - 1, 0), {5: 14, 6: 35}),
         (14, 35),
     ),
     ("ioas_change_process", lambda s: s.ioas_change_process(), Call(0x3B92, "2I", (8, 0)), None),

@@ -11,7 +11,6 @@ from tests.kernel.bench import Bench
 from tests.kernel.calls import Killed
 from tests.kernel.host import ONE, TWO
 from tests.kernel.smmuv3_bench import assert_agrees
-from tests.kernel.smmuv3_defects import CACHED, NUMBER, TRIED
 from tests.kernel.smmuv3_steps import (
     BELOW,
     BOTH,
@@ -143,31 +142,9 @@ def check(bench: Bench, change: Change, first: int) -> None:
         killed_everywhere(bench, step, (first + number) % STRIDE)
 
 
-KNOWN = {
-    "replace all of a parent at once": NUMBER,
-    "replace all of a parent at once, with PASIDs": NUMBER,
-    "unbind a device with a number": TRIED,
-    "unbind a device with PASIDs": TRIED,
-    "destroy a parent": CACHED,
-    "destroy a parent of two devices": CACHED,
-    "detach with what is below": CACHED,
-    "detach with all that is below": CACHED,
-    "bind beyond a page of CDs": CACHED,
-}
-"""Changes of which some moment is not repaired; each is a test by itself in test_smmuv3_repair.py."""
-
-
 def cases(changes: list[Change]) -> list[Any]:
-    """Each change with its place in the list. A few of the moments may be none of those that are not repaired."""
-    return [
-        pytest.param(
-            number,
-            change,
-            id=change.name,
-            marks=[pytest.mark.xfail(reason=KNOWN[change.name], strict=THOROUGH)] if change.name in KNOWN else [],
-        )
-        for number, change in enumerate(changes)
-    ]
+    """Each change with its place in the list."""
+    return [pytest.param(number, change, id=change.name) for number, change in enumerate(changes)]
 
 
 @pytest.mark.parametrize("registers", [SUBSTREAMS, QEMU], ids=["substreams", "qemu"])

@@ -10,7 +10,6 @@ from tests.kernel.calls import Killed
 from tests.kernel.host import NODES, ONE, TWO
 from tests.kernel.objects import Device, Veventq, Viommu
 from tests.kernel.smmuv3_bench import assert_agrees
-from tests.kernel.smmuv3_defects import AGAIN, CACHED, LATE, NUMBER, QUEUE, TRIED, fails
 from tests.kernel.smmuv3_steps import (
     BOTH,
     FEW,
@@ -39,7 +38,7 @@ def number_of(call: str) -> int:
     "call",
     [
         "IOMMU_VIOMMU_ALLOC",
-        pytest.param("IOMMU_VEVENTQ_ALLOC", marks=fails(QUEUE)),
+        "IOMMU_VEVENTQ_ALLOC",
         "IOMMU_VDEVICE_ALLOC",
         "IOMMU_HWPT_ALLOC",
         "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
@@ -56,7 +55,6 @@ def test_an_interrupted_binding_has_not_happened(smmu: Bench, call: str) -> None
     assert smmu.kernel.objects.keys() == before.keys()
 
 
-@fails(NUMBER)
 def test_a_number_on_another_viommu_goes_before_that_of_the_rows_comes_back(smmu: Bench) -> None:
     prepare(smmu, (*PARENT, bind(ROOT)))
     change = whole(detach("p"), attach("q"), bind(OTHER, domain="q"))
@@ -71,9 +69,7 @@ TRIED_OUT = ["IOMMU_IOAS_ALLOC", "IOMMU_HWPT_ALLOC", "IOMMU_VIOMMU_ALLOC"]
 @pytest.mark.parametrize(
     ("call", "made"),
     [
-        *((call, False) for call in [*TRIED_OUT, "IOMMU_DESTROY"]),
-        *(pytest.param(call, True, marks=fails(TRIED)) for call in TRIED_OUT),
-        ("IOMMU_DESTROY", True),
+        *((call, made) for call in [*TRIED_OUT, "IOMMU_DESTROY"] for made in (False, True)),
     ],
 )
 def test_what_a_killed_bind_of_a_device_tried_out_is_destroyed(smmu: Bench, call: str, made: bool) -> None:
@@ -84,7 +80,6 @@ def test_what_a_killed_bind_of_a_device_tried_out_is_destroyed(smmu: Bench, call
     assert others == []
 
 
-@fails(CACHED)
 def test_what_was_cached_of_a_killed_binding_is_dropped(smmu: Bench) -> None:
     prepare(smmu, (*PARENT, bind(ROOT, FEW)))
     smmu.kernel.kill(ATTACH, made=True)
@@ -92,7 +87,6 @@ def test_what_was_cached_of_a_killed_binding_is_dropped(smmu: Bench) -> None:
     assert_agrees(smmu)
 
 
-@fails(CACHED)
 def test_what_was_cached_of_a_killed_first_binding_is_dropped(smmu: Bench) -> None:
     """Of a parent that has no vIOMMU but that which repair destroys; the other device keeps its VMID in use."""
     prepare(smmu, (*PARENT, attach("p", rid=TWO), bind(ROOT), unbind(), detach("p")))
@@ -101,7 +95,6 @@ def test_what_was_cached_of_a_killed_first_binding_is_dropped(smmu: Bench) -> No
     assert_agrees(smmu)
 
 
-@fails(LATE)
 def test_contexts_are_in_memory_when_a_device_is_led_to_them(smmu: Bench) -> None:
     prepare(smmu, PARENT)
     smmu.kernel.kill(ATTACH, made=True)
@@ -111,7 +104,6 @@ def test_contexts_are_in_memory_when_a_device_is_led_to_them(smmu: Bench) -> Non
     assert {number: context.root for number, context in live.items()} == {FEW: ROOT}
 
 
-@fails(LATE)
 def test_contexts_that_a_pool_had_earlier_do_not_come_back(smmu: Bench) -> None:
     prepare(smmu, (*PARENT, bind(ROOT, FEW), unbind(FEW)))
     bind(THIRD, FEW)(smmu.iommu)
@@ -129,7 +121,6 @@ def test_a_parents_viommu_goes_with_it_and_not_before(smmu: Bench) -> None:
     assert_agrees(smmu)
 
 
-@fails(AGAIN)
 def test_all_is_made_again(smmu: Bench) -> None:
     prepare(smmu, BOTH)
     smmu.kill_keeper()

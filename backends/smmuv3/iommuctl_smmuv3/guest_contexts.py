@@ -91,6 +91,7 @@ class GuestContexts(Slots):
         table = self.table(rid, stream, guest)
         if table and not stream.foreign:
             table.write_again({number: self.context(held) for number, held in below.items() if uses_stage_1(held)})
+        self._machine.records.put_slot(Slot(rid), None)
         self.enter(rid, stream)
 
     def stage_1_words(self, stream: Stream) -> tuple[int, int]:
@@ -114,6 +115,7 @@ class GuestContexts(Slots):
             record: dict[str, Any] = {"pt": table, "nested": False}
             if words:
                 record = {"pt": self._nested(port, rid, words), "nested": True, "ste": words}
+                self._intend_refresh(port, rid)
             port.attach(record["pt"])
             machine.records.put_slot(slot, record)
         if before and before["nested"]:
@@ -123,8 +125,10 @@ class GuestContexts(Slots):
         machine, dev_id = self._machine, port.dev_id
         viommu = viommus.viommu(machine, self._parent, port, uapi.IOMMU_VIOMMU_TYPE_ARM_SMMUV3)
         viommus.vdevice(machine, rid, viommu, stream_id(rid))
-        if not machine.dry:
-            machine.context.write_out()
+        if not machine.dry and not machine.context.write_out():
+            # What the device finds there until the commit must not outlive it in a cache.
+            stream = stream_id(rid)
+            self._pending += everything(stream, ats=port.ats, substreams=bool(port.pasid_bits))
         data = b"".join(word.to_bytes(8, "little") for word in words)
         kind, iommufd = uapi.IOMMU_HWPT_DATA_ARM_SMMUV3, machine.iommufd
         return objects.make(machine, lambda: iommufd.hwpt_alloc(dev_id, viommu, data_type=kind, data=data))
@@ -163,6 +167,12 @@ class GuestContexts(Slots):
         self._require(change, Target(binding.slot, self.tags.of(binding), span))
         return unit, found["id"], self._pending
 
+    def _intend_refresh(self, port: Port, rid: Rid) -> None:
+        """Note that caches may come to have what will not be so."""
+        found = self._machine.records.viommu(self._parent.id, port.unit)
+        assert found
+        self._machine.intend({"stale": [found["id"], str(rid)]})
+
     def _send_after_commit(self, port: Port, rid: Rid, pending: Sequence[int]) -> None:
         machine, unit = self._machine, port.unit
         found = machine.records.viommu(self._parent.id, unit)
@@ -171,7 +181,7 @@ class GuestContexts(Slots):
         batches = [list(batch) for batch in phases(pending)]
         for raw in (raw for batch in batches for raw in batch):
             machine.context.log(logged(raw))
-        machine.intend({"stale": [self._parent.id, unit, str(rid)]})
+        self._intend_refresh(port, rid)
 
         def tell() -> None:
             known = machine.records.vdevice(rid)

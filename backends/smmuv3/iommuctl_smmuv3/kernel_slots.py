@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slots on real hardware. Domains are the kernel's affair; what nests is per device: one stage 2, and CDs below it."""
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
 from iommuctl.audit import some
-from iommuctl.errors import CannotNest
+from iommuctl.errors import CannotNest, KernelRefused
 from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange, Truth
 from iommuctl.kernel import viommus
 from iommuctl.kernel.machine import Machine
@@ -102,15 +103,18 @@ class SmmuSlots(KernelSlots):
                 send(self.machine, viommu, batch)
 
     def refresh(self, intent: dict[str, Any]) -> None:
-        domain_id, unit, name = intent["stale"]
+        # A vIOMMU that no row names is there as yet: what was made and is not wanted goes last.
+        viommu, name = intent["stale"]
         rid = Rid.parse(name)
-        found, stream = self.machine.records.viommu(domain_id, unit), self._streams.get(rid)
-        known = self.machine.records.vdevice(rid)
-        if found is None:
-            return
+        known, stream = self.machine.records.vdevice(rid), self._streams.get(rid)
         raws = everything(stream_id(rid), ats=bool(stream and stream.ats), substreams=bool(stream and stream.bits))
-        for batch in phases(raws):
-            send(self.machine, found["id"], batch, with_device=known is not None and known["viommu"] == found["id"])
+        try:
+            for batch in phases(raws):
+                send(self.machine, viommu, batch, with_device=known is not None and known["viommu"] == viommu)
+        except KernelRefused as refused:
+            # With the vIOMMU went the parent, and whatever was cached of it.
+            if refused.errno != errno.ENOENT:
+                raise
 
     # Looking after them
 
