@@ -54,8 +54,8 @@ def _not_invalidated(fd: int, argument: Structure) -> Words:
     if evidence.invalidates(fd, argument.hwpt_id, argument.data_type):
         return "request {entry_num} is wrong, or {entry_len} bytes is not its length (fields data_uptr, entry_len)", ""
     return (
-        "{hwpt_id} is neither a nested page table nor a vIOMMU, or it takes no requests of type {data_type:#x} (fields "
-        "hwpt_id, data_type)",
+        "{hwpt_id} is neither a nested page table nor a vIOMMU, or it takes no requests of type {data_type:#x}, or "
+        "none of {entry_len} bytes (fields hwpt_id, data_type, entry_len)",
         "",
     )
 

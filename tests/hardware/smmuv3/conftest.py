@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,7 +16,8 @@ from iommuctl.iommufd.vfio import Cdev
 from iommuctl.model import Rid
 from tests.hardware.conftest import lacking
 from tests.hardware.edu import Edu
-from tests.hardware.smmuv3.guest import Guest
+from tests.hardware.smmuv3.guest import SIZE, VSID, Guest, GuestMemory
+from tests.hardware.smmuv3.nested import Nested
 
 EDU = Rid(0, 0, 0x10, 0)
 
@@ -26,21 +28,42 @@ def session() -> Iterator[Iommufd]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def vfio_name() -> Iterator[Callable[[Rid], str]]:
+    """Gives devices to vfio-pci, until the tests of a file are over; the names of their nodes."""
+    sysfs, names = Sysfs(), dict[Rid, str]()
+    with contextlib.ExitStack() as undo:
+
+        def name(rid: Rid) -> str:
+            if rid not in names:
+                before = sysfs.device(rid)
+                undo.callback(give_back, sysfs, rid, before.driver, before.driver_override)
+                bind_to_vfio(sysfs, rid)
+                names[rid] = sysfs.device(rid).cdev or ""
+            return names[rid]
+
+        yield name
+
+
 @pytest.fixture
-def cdev() -> Iterator[Callable[[Rid], Cdev]]:
-    """Opens devices, which go back to their drivers afterwards."""
-    sysfs = Sysfs()
+def cdev(vfio_name: Callable[[Rid], str]) -> Iterator[Callable[[Rid], Cdev]]:
+    """Opens devices, and closes them afterwards: nothing is attached then."""
     with contextlib.ExitStack() as undo:
 
         def open_cdev(rid: Rid) -> Cdev:
-            before = sysfs.device(rid)
-            undo.callback(give_back, sysfs, rid, before.driver, before.driver_override)
-            bind_to_vfio(sysfs, rid)
-            opened = Cdev.open(sysfs.device(rid).cdev or "")
+            opened = Cdev.open(vfio_name(rid))
             undo.callback(opened.close)
             return opened
 
         yield open_cdev
+
+
+@pytest.fixture
+def memory() -> Iterator[GuestMemory]:
+    fd = os.memfd_create("guest", os.MFD_CLOEXEC)
+    os.ftruncate(fd, SIZE)
+    yield GuestMemory(fd)
+    os.close(fd)
 
 
 @pytest.fixture
@@ -50,10 +73,10 @@ def device(cdev: Callable[[Rid], Cdev]) -> Cdev:
 
 
 @pytest.fixture
-def guest(session: Iommufd, device: Cdev) -> Guest:
+def guest(session: Iommufd, device: Cdev, memory: GuestMemory) -> Guest:
     """With the edu device attached to its nest parent. There is no vDEVICE yet."""
     try:
-        made = Guest(session, device.bind(session.fd))
+        made = Guest(session, device.bind(session.fd), memory)
     except KernelRefused as refused:
         if refused.errno == errno.EOPNOTSUPP:
             lacking(f"this SMMUv3 does not nest: {refused.because}")
@@ -67,3 +90,10 @@ def edu(guest: Guest, device: Cdev) -> Edu:
     """The guest's device at work."""
     assert guest.parent
     return Edu(device.fd)
+
+
+@pytest.fixture
+def nested(guest: Guest, device: Cdev, edu: Edu) -> Nested:
+    """The guest's device as the vDEVICE VSID, with a stage 1 of 4 KB pages."""
+    guest.vdevice = guest.session.vdevice_alloc(guest.viommu, guest.device, VSID)
+    return Nested(guest, device, edu)

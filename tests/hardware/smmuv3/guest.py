@@ -4,8 +4,8 @@
 Tables and CDs are those that iommuctl_smmuv3 makes. Nothing of its backend takes part.
 """
 
-import os
 import struct
+from copy import copy
 from typing import NamedTuple
 
 from iommuctl.formats import radix
@@ -17,7 +17,7 @@ from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.ste import Ste
 from iommuctl_smmuv3.tables import PageTables
 
-SIZE, TABLES = 64 << 20, 16 << 20
+SIZE, TABLES = 4 << 20, 2 << 20
 """Of the memory in bytes, and where in it tables are put."""
 KIND = 2
 """IOMMU_HW_INFO_TYPE_ARM_SMMUV3 and IOMMU_HWPT_DATA_ARM_SMMUV3."""
@@ -39,12 +39,11 @@ def registers(session: Iommufd, device: int) -> dict[str, int]:
 
 
 class GuestMemory(FileMemory):
-    """Memory whose pages are handed out from TABLES on, and never again."""
+    """Memory in a file, whose pages are handed out from TABLES on."""
 
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("guest", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, SIZE)
-        super().__init__(self.fd, 0, SIZE)
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, 0, SIZE)
+        self.fd = fd
         self._next = TABLES
 
     def allocate(self, pages: int) -> list[Run]:
@@ -55,7 +54,7 @@ class GuestMemory(FileMemory):
         return address
 
     def free(self, run: Run) -> None:
-        raise NotImplementedError(run)
+        """Nothing is used twice."""
 
 
 class Stage1(NamedTuple):
@@ -77,14 +76,20 @@ class Stage1(NamedTuple):
 class Guest:
     """A nest parent with the guest's memory, a vIOMMU on it, and a device that is attached to the parent."""
 
-    def __init__(self, session: Iommufd, device: int) -> None:
-        self.session, self.device = session, device
-        self.memory = GuestMemory()
+    def __init__(self, session: Iommufd, device: int, memory: GuestMemory) -> None:
+        self.session, self.device, self.memory = session, device, memory
         self.features = Features.of(registers(session, device))
         self.ioas = session.ioas_alloc()
         session.ioas_map_file(self.ioas, 0, SIZE, self.memory.fd, start=0, flags=READ_WRITE)
         self.parent = session.hwpt_alloc(device, self.ioas, uapi.IOMMU_HWPT_ALLOC_NEST_PARENT)
         self.viommu = session.viommu_alloc(device, self.parent, VIOMMU)[0]
+        self.vdevice = 0
+
+    def beside(self, device: int) -> "Guest":
+        """The same guest, with another of its devices."""
+        other = copy(self)
+        other.device = device
+        return other
 
     def stage_1(self, granule: int = PAGE, asid: int = 1) -> Stage1:
         """A new empty stage 1, with a CD."""
