@@ -8,7 +8,7 @@ from iommuctl.iommufd import vfio_uapi as vfio
 from tests.kernel.bench import Bench
 from tests.kernel.calls import Killed
 from tests.kernel.host import NODES, ONE, TWO
-from tests.kernel.objects import Device, Veventq, Viommu
+from tests.kernel.objects import Device, Ioas, Veventq, Viommu
 from tests.kernel.smmuv3_bench import assert_agrees
 from tests.kernel.smmuv3_steps import (
     BOTH,
@@ -63,6 +63,18 @@ def test_a_number_on_another_viommu_goes_before_that_of_the_rows_comes_back(smmu
     smmu.assert_agrees()
 
 
+def test_what_took_the_id_of_a_number_that_went_is_destroyed(smmu: Bench) -> None:
+    prepare(smmu, (*PARENT, bind(ROOT)))
+    released = smmu.rows("vdevice")[str(ONE)]["id"]
+    smmu.kernel.kill(uapi.IOMMU_IOAS_ALLOC, made=True)
+    change = whole(detach("p"), lambda iommu: iommu.domain_create("n"))
+    with pytest.raises(Killed):
+        change(smmu.iommu)
+    assert smmu.kernel.objects[released] == Ioas()
+    smmu.reopen().slots()
+    assert_agrees(smmu)
+
+
 TRIED_OUT = ["IOMMU_IOAS_ALLOC", "IOMMU_HWPT_ALLOC", "IOMMU_VIOMMU_ALLOC"]
 
 
@@ -102,6 +114,15 @@ def test_contexts_are_in_memory_when_a_device_is_led_to_them(smmu: Bench) -> Non
         bind(ROOT, FEW)(smmu.iommu)
     live = smmu.kernel.caches.live(smmu.kernel.objects, NODES[ONE])
     assert {number: context.root for number, context in live.items()} == {FEW: ROOT}
+
+
+def test_a_grown_table_is_in_memory_when_a_device_is_led_to_it(smmu: Bench) -> None:
+    prepare(smmu, (*PARENT, bind(ROOT, FEW)))
+    smmu.kernel.kill(ATTACH, made=True)
+    with pytest.raises(Killed):
+        bind(OTHER, MANY)(smmu.iommu)
+    live = smmu.kernel.caches.live(smmu.kernel.objects, NODES[ONE])
+    assert {number: context.root for number, context in live.items()} == {FEW: ROOT, MANY: OTHER}
 
 
 def test_contexts_that_a_pool_had_earlier_do_not_come_back(smmu: Bench) -> None:
