@@ -145,6 +145,32 @@ def test_a_context_that_is_gone_is_dropped_too(guest: Guest) -> None:
     assert guest.stale() == []
 
 
+def test_a_context_that_was_not_valid_is_cached_too(guest: Guest) -> None:
+    guest.lead(LINEAR)
+    guest.write(ROOT, 3)
+    assert guest.stale() == ["the SMMU"]
+    guest.send(CFGI)
+    assert guest.stale() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "stale"),
+    [
+        ((CFGI_CD | SID | FAR << 12, 1), ["the SMMU"]),
+        ((CFGI_CD | SID | FAR << 12, 0), []),
+        ((CFGI_CD | SID | SUBSTREAM << 12, 0), ["the SMMU"]),
+        ((CFGI_CD_ALL | SID, 0), []),
+    ],
+)
+def test_what_leads_to_contexts_is_cached_too(guest: Guest, command: Command, stale: list[str]) -> None:
+    """An L1CD that becomes valid, of the substreams from 64 on."""
+    guest.lead(TWO_LEVEL)
+    guest.write(ROOT, 3, address=LEAF + 64 * (FAR - 64))
+    os.pwrite(guest.memory, struct.pack("<Q", LEAF | 1), TABLE + 8)
+    guest.send(command)
+    assert guest.stale() == stale
+
+
 def test_the_kernel_drops_what_is_of_an_ste_and_not_what_is_of_a_vmid(guest: Guest) -> None:
     guest.write(ROOT, 3)
     guest.lead(LINEAR, ATS)
