@@ -142,9 +142,6 @@ def test_a_parents_viommu_goes_with_it_and_not_before(smmu: Bench) -> None:
     assert_agrees(smmu)
 
 
-@pytest.mark.xfail(
-    reason="devices are led to CDs before these are in memory, and no command tells of them afterwards", strict=True
-)
 def test_all_is_made_again(smmu: Bench) -> None:
     prepare(smmu, BOTH)
     smmu.kill_keeper()

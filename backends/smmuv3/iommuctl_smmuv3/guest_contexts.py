@@ -93,6 +93,8 @@ class GuestContexts(Slots):
             table.write_again({number: self.context(held) for number, held in below.items() if uses_stage_1(held)})
         self._machine.records.put_slot(Slot(rid), None)
         self.enter(rid, stream)
+        if self._port and self._pending:
+            self._send_after_commit(self._port, rid, self._pending)
 
     def stage_1_words(self, stream: Stream) -> tuple[int, int]:
         """The 64-bit words of the STE that the kernel takes."""
