@@ -49,10 +49,14 @@ def _no_viommu(fd: int, argument: Structure) -> Words:
 
 
 def _not_invalidated(fd: int, argument: Structure) -> Words:
-    if not argument.entry_len:
-        return "no request is given, and object {hwpt_id} cannot be asked in this way whether it would take one", ""
     if evidence.invalidates(fd, argument.hwpt_id, argument.data_type):
         return "request {entry_num} is wrong, or {entry_len} bytes is not its length (fields data_uptr, entry_len)", ""
+    if not argument.entry_len:
+        return (
+            "{hwpt_id} takes no requests of type {data_type:#x} (fields hwpt_id, data_type), or cannot be asked "
+            "whether it does: no request is given",
+            "",
+        )
     return (
         "{hwpt_id} is neither a nested page table nor a vIOMMU, or it takes no requests of type {data_type:#x}, or "
         "none of {entry_len} bytes (fields hwpt_id, data_type, entry_len)",
