@@ -22,6 +22,8 @@ class Capabilities(NamedTuple):
     dirty_tracking: bool = False
     simulates: bool = False
     widths: tuple[int, ...] = (48,)
+    parent_widths: tuple[int, ...] = ()
+    """Those of nest parents, where they are not the same."""
     page_sizes: tuple[int, ...] = (4096,)
     """Those of the default granule, which is the first of them."""
     granules: tuple[tuple[int, ...], ...] = ()
@@ -58,10 +60,11 @@ class Capabilities(NamedTuple):
         """The part that has numbers, for `backend show`."""
         return {
             "widths": list(self.widths),
+            **({"parent_widths": list(self.parent_widths)} if self.parent_widths else {}),
             "page_sizes": list(self.page_sizes),
             "granules": [list(sizes) for sizes in self.page_sizes_by_granule],
             "reserved": [[f"{first:#x}", f"{last:#x}"] for first, last in self.reserved],
             "pasid_bits": self.pasid_bits,
             "pgtable_formats": list(self.pgtable_formats),
-            "context_formats": list(self.context_formats),
+            **({"context_formats": list(self.context_formats)} if self.context_formats else {}),
         }

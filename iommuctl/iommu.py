@@ -345,7 +345,7 @@ def _parent_slot(operation: Operation, parent: Domain, slot: Slot) -> Attachment
         raise ParentNotAttached(
             f"{slot} is not attached to {parent.name}",
             because=f"it is attached to {occupant.domain.name}" if occupant else "its slot is empty",
-            hint=f"`iommuctl attach {parent.name} {slot.rid}` first",
+            hint=f"`iommuctl attach {parent.name} {slot.rid}{' --replace' if occupant else ''}` first",
         )
     if occupant and occupant.domain != parent:
         raise SlotOccupied(f"{slot} is attached to {occupant.domain.name}", hint="detach it first")

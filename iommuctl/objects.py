@@ -24,6 +24,7 @@ from iommuctl.model import Binding, Device, Domain, Mapping, Memory, PageTable, 
 from iommuctl.requests import NEW_MEMORY, MapRequest, MemoryRequest, MemorySource, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
+    check_execute,
     check_label,
     check_name,
     check_numbers,
@@ -95,8 +96,9 @@ class Objects(Labels):
                     hint=f"leave {options} away",
                 )
             # Aligned to the largest page that it can fill, so that a mapping of it uses such pages.
-            pages = chain((PAGE,), *operation.capabilities.page_sizes_by_granule)
-            alignment = max(page for page in pages if page <= size)
+            # Named memory of a real machine lies nowhere: any alignment is none.
+            pages = () if operation.real else chain(*operation.capabilities.page_sizes_by_granule)
+            alignment = max(page for page in (PAGE, *pages) if page <= size)
             pa = operation.transaction.pool("ram").allocate_top(size // PAGE, alignment)
             memory = operation.books.add_memory(name, pa, size)
             if operation.real:
@@ -162,7 +164,7 @@ class Objects(Labels):
                 name,
                 label,
                 nest_parent=nest_parent,
-                width=check_width(width, capabilities),
+                width=check_width(width, capabilities, nest_parent=nest_parent),
                 page_sizes=check_page_sizes(page_sizes, capabilities),
             )
             operation.call("domain_create", domain=domain, dirty=dirty)
@@ -240,6 +242,7 @@ class Objects(Labels):
                 check_range("pa", pa, size, granule)
             check_aperture(iova, size, target.width, capabilities.reserved)
             table = operation.formats.domain_format(target)
+            check_execute(prot, operation.capabilities)
             check_prot(prot, table)
             if operation.real:
                 check_ranges(iova, size, operation.call("ranges", domain=target))

@@ -16,7 +16,7 @@ def check_pool(operation: Operation, domain: Domain, start: int, size: int) -> N
     if not operation.books.maps_writable(domain, start, size):
         raise OutsideMemory(
             f"GPA {start:#x}+{size:#x} cannot be a pool",
-            because=f"{domain.name} does not map all of it read-write, as accessed and dirty bits need",
+            because=f"{domain.name} does not map all of it read-write",
             hint=f"`iommuctl domain map {domain.name} --iova {start:#x} --size {size:#x} …` first",
         )
     others = [(f"page table {table.name}", table.pool, table.pool_size) for table in operation.books.pgtables(domain)]

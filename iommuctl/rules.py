@@ -82,7 +82,7 @@ def check_aperture(start: int, size: int, width: int, reserved: Iterable[tuple[i
         raise OutOfAperture(
             f"{start:#x}..{last:#x} is outside the aperture",
             because=f"the domain has {width} address bits, 0x0..{(1 << width) - 1:#x}",
-            hint="use lower addresses, or create the domain with a larger --width",
+            hint="use lower addresses; `iommuctl backend show` tells how wide domains can be",
         )
     for first, end in reserved:
         if start <= end and last >= first:
@@ -102,6 +102,16 @@ def check_ranges(start: int, size: int, ranges: "DomainRanges") -> None:
             f"{start:#x}..{last:#x} is outside the aperture",
             because=f"the kernel maps {', '.join(f'{first:#x}..{end:#x}' for first, end in ranges.aperture[:5])} here",
             hint="use addresses inside one of these ranges",
+        )
+
+
+def check_execute(prot: str, capabilities: Capabilities) -> None:
+    """Whether a domain's tables can tell what may be executed. Raises Unsupported."""
+    if "x" in prot and prot in PROTS and not capabilities.execute_permission:
+        raise Unsupported(
+            f"no mapping can be {prot}",
+            because="the backend's domains have no execute permission",
+            hint=f"use --prot {prot.replace('x', '')}",
         )
 
 
@@ -135,14 +145,14 @@ def check_page_sizes(wanted: Iterable[int] | None, capabilities: Capabilities) -
     raise Unsupported(f"page sizes {shown} are not all available", because=f"the backend has {', or '.join(there)}")
 
 
-def check_width(wanted: int | None, capabilities: Capabilities) -> int:
+def check_width(wanted: int | None, capabilities: Capabilities, *, nest_parent: bool = False) -> int:
     """The address width of a new domain: 48 bits where there are, unless told. Raises Unsupported."""
-    widths = capabilities.widths
+    widths = (nest_parent and capabilities.parent_widths) or capabilities.widths
     if wanted is None:
         return 48 if 48 in widths else max(widths)
     if wanted not in widths:
         raise Unsupported(
-            f"no domain of {wanted} address bits",
+            f"no {'nest parent' if nest_parent else 'domain'} of {wanted} address bits",
             because=f"the backend has widths of {', '.join(map(str, widths))} bits",
         )
     return wanted
@@ -165,7 +175,9 @@ def check_pasid(device: Device, pasid: int) -> None:
         raise NoPasidSupport(
             f"{device.rid} has no PASIDs",
             because="it has no such capability, or the IOMMU that it is behind has none",
-            hint="a simulated device gets them with `iommuctl device add RID --pasid-bits N`",
+            hint=""
+            if device.driver or device.owner
+            else "a simulated device gets them with `iommuctl device add RID --pasid-bits N`",
         )
     if pasid >> device.pasid_bits:
         raise PasidTooWide(

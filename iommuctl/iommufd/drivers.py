@@ -133,7 +133,8 @@ def _check_vfio_can_take(sysfs: Sysfs, device: PciDevice) -> None:
         raise Unsupported(
             f"{device.rid} is behind no IOMMU",
             because="it is in no IOMMU group",
-            hint="switch the IOMMU on, in the firmware and on the kernel's command line",
+            hint="switch the IOMMU on, in the firmware and on the kernel's command line; where it is, the kernel's log"
+            " tells why it has left the device out",
         )
     if device.class_code >> 16 == 0x06 and device.class_code >> 8 & 0xFF in (0x04, 0x09):
         raise Unsupported(f"{device.rid} is a bridge", because=f"{VFIO_PCI} takes no bridges")

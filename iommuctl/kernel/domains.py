@@ -38,7 +38,7 @@ def _prepare(machine: Machine, domain: Domain, ioas: int) -> None:
     capabilities = machine.vendor.capabilities(machine)
     if domain.page_sizes != capabilities.page_sizes:
         machine.iommufd.option_set(uapi.IOMMU_OPTION_HUGE_PAGES, 0, ioas)
-    if domain.width < max(capabilities.widths):
+    if domain.width < max((domain.nest_parent and capabilities.parent_widths) or capabilities.widths):
         # What devices keep for interrupts must be left out, or they could not be attached any more.
         machine.iommufd.ioas_allow_iovas(ioas, _without(domain.width, capabilities.reserved))
 

@@ -53,10 +53,18 @@ class VfioDevices:
     def find(self, rid: Rid | None) -> list[Device]:
         if rid is None:
             return [self._device(found) for found in self._sysfs.devices() if found.unit in self._units]
+        found = None
         with suppress(NoSuchDevice):
             found = self._sysfs.device(rid)
-            return [self._device(found)] if found.unit in self._units else []
-        return []
+        if not found:
+            return []
+        if found.unit not in self._units:
+            raise NoSuchDevice(
+                f"{rid} is behind no IOMMU of this backend",
+                because=f"it is behind {found.unit}" if found.unit else "it is in no IOMMU group",
+                hint="the kernel's log tells why it has left a device out, as some behind bridges",
+            )
+        return [self._device(found)]
 
     def port(self, rid: Rid) -> VfioPort:
         record = self._machine.records.device(rid)

@@ -57,11 +57,11 @@ class BackendSuite:
         if declared.simulates:
             for rid in cls.rids:
                 iommu.device_add(rid, ats=cls.ats, pasid_bits=declared.pasid_bits)
-        # First, as some backends know by their devices alone what pages there are.
+        iommu.memory_create(RAM, RAM_SIZE)
+        # Before any domain, as some backends know by their devices alone what pages there are.
         for rid in cls.rids:
             if not iommu.device(rid).bound:
                 iommu.device_bind(rid)
-        iommu.memory_create(RAM, RAM_SIZE)
 
     @pytest.fixture
     def iommu(self, tmp_path: Path) -> Iterator[Iommu]:

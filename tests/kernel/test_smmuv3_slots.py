@@ -70,10 +70,26 @@ def test_nothing_is_known_before_a_device_is_bound(smmu: Bench) -> None:
     assert "device bind" in raised.value.hint
     assert not smmu.iommu.domains()
     assert not smmu.iommu.slots()
+    smmu.iommu.memory_create("m", 4 * MIB)
     smmu.iommu.device_bind(ONE)
     assert smmu.iommu.unit(UNIT).registers["IDR0"] == SUBSTREAMS["IDR0"]
     assert smmu.iommu.unit(UNIT).words == {"nesting": "yes"}
     assert smmu.iommu.capabilities().pasid_bits == 16
+
+
+def test_how_wide_domains_are_and_what_they_hold(smmu: Bench) -> None:
+    """Stage 1 has the addresses of IDR5.VAX, stage 2 those of OAS: IHI0070 G.b section 3.4."""
+    smmu.iommu.device_bind(ONE)
+    smmu.iommu.memory_create("m", 4 * MIB)
+    assert smmu.iommu.domain_create("d").width == 48
+    assert smmu.iommu.domain_create("p", nest_parent=True).width == 44
+    with pytest.raises(Unsupported, match="nest parent of 48"):
+        smmu.iommu.domain_create("q", nest_parent=True, width=48)
+    for prot, left in (("rx", "r"), ("rwx", "rw")):
+        with pytest.raises(Unsupported, match=prot) as raised:
+            smmu.iommu.map("d", iova=0, size=4 * MIB, memory="m", prot=prot)
+        assert raised.value.hint == f"use --prot {left}"
+    smmu.iommu.map("d", iova=0xFFFF_0000_0000, size=4 * MIB, memory="m", prot="r")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +147,7 @@ def test_a_unit_without_substreams_says_so(nested: Bench) -> None:
 
 
 def test_which_words_the_kernel_is_given(nested: Bench) -> None:
-    """V, Config 5, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, fetches write-back and inner shareable, EATS: IHI0070 G.b 5.2."""
+    """V, Config 5, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, S1CIR, S1COR, S1CSH, EATS: IHI0070 G.b section 5.2."""
     nested.iommu.bind_pgtable("p", str(ONE), pgtable="t", pasid=FEW)
     low, high = stream_words(nested)
     assert low & 0x3F == 0b00_1011

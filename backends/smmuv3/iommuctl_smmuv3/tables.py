@@ -27,6 +27,11 @@ class PageTables:
         most = min(_PAGE_TABLE_WIDTH, self._features.ias) if self._features.s2p else _PAGE_TABLE_WIDTH
         return tuple(sorted({most, *(width for width in _WIDTHS if width < most)}))
 
+    @property
+    def stage_1_widths(self) -> tuple[int, ...]:
+        """Input address bits of domains that nothing nests on, ascending."""
+        return tuple(sorted({*self.widths, _PAGE_TABLE_WIDTH}))
+
     def output(self, granule: int) -> int:
         """Width of output addresses in bits."""
         return min(self._features.oas, 52 if granule == 1 << 16 else 48)
