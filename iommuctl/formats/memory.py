@@ -4,6 +4,7 @@
 All views speak of addresses in one address space and raise OutsideMemory for what they do not hold.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -49,7 +50,8 @@ class TableMemory(Memory, Protocol):
 class FileMemory:
     """Memory in a file: offset 0 is address `base`.
 
-    It reads and writes with pread and pwrite, never through a mapping, where a full disk would be a SIGBUS.
+    It reads and writes with pread and pwrite, not through a mapping, where a full disk would be a SIGBUS; but for files
+    of hugetlbfs, which take no other writes.
     """
 
     def __init__(self, descriptor: int, base: int, size: int) -> None:
@@ -71,19 +73,46 @@ class FileMemory:
         check_inside(address, len(data), self.base, self.size)
         view = memoryview(data)
         while view:
-            done = os.pwrite(self._descriptor, view, address - self.base)
+            try:
+                done = os.pwrite(self._descriptor, view, address - self.base)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                _write_mapped(self._descriptor, address - self.base, view)
+                return
             view, address = view[done:], address + done
 
     def write_pages(self, address: int, pages: Sequence[bytearray | memoryview]) -> None:
         """Write contiguous pages in one call, so at most IOV_MAX of them. Raises OutsideMemory."""
         check_inside(address, PAGE * len(pages), self.base, self.size)
-        done = os.pwritev(self._descriptor, pages, address - self.base)
+        try:
+            done = os.pwritev(self._descriptor, pages, address - self.base)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            done = 0
         if done < PAGE * len(pages):
             self.write(address + done, b"".join(pages)[done:])
 
     def reserve(self, address: int, size: int) -> None:
         """Have the file system find room for a range, which may be a hole of a sparse file. Raises OSError."""
         os.posix_fallocate(self._descriptor, address - self.base, size)
+
+
+def _write_mapped(descriptor: int, offset: int, data: memoryview) -> None:
+    """Store into a file of hugetlbfs. Raises OSError where there are no huge pages left, before anything is stored.
+
+    hugetlbfs has no write(2) (fs/hugetlbfs/inode.c of Linux 7.3): the kernel answers EINVAL.
+    """
+    import mmap
+
+    # What it says of its blocks is the size of a huge page, in which a mapping begins and ends.
+    page = os.fstat(descriptor).st_blksize
+    first = offset // page * page
+    size = -(-(offset + len(data)) // page) * page - first
+    os.posix_fallocate(descriptor, first, size)
+    with mmap.mmap(descriptor, size, offset=first) as mapped:
+        mapped[offset - first : offset - first + len(data)] = data
 
 
 def check_inside(address: int, size: int, base: int, extent: int) -> None:
