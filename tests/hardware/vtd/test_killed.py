@@ -5,12 +5,13 @@ After it, the state is the old or the new one, the DMA of each slot agrees with 
 objects that it would have had.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE
+from tests.hardware.deaths import every_death, shown, typed
 from tests.hardware.held import held
 from tests.hardware.shell import Shell
 from tests.hardware.vtd.kernel_tables import entries, slot
@@ -34,65 +35,6 @@ domain map domain1 --iova 0 --size 32M --memory ram
 attach domain1 {EDU}
 """
 SETUPS = {"plain": PLAIN, "attached": PLAIN + f"attach domain1 {EDU}\n", "nested": BINDABLE}
-CALLS = 40
-"""More than any of these commands makes."""
-
-
-def typed(shell: Shell, lines: str) -> None:
-    for line in lines.split("\n"):
-        if line:
-            shell(*line.split())
-
-
-def shown(shell: Shell) -> list[tuple[str, list[object], list[object]]]:
-    """All that rows say."""
-    domains = [shell.json("domain", "show", each["name"]) for each in shell.json("domain", "list")["domains"]]
-    return [(domain["name"], domain["mappings"], domain["slots"]) for domain in domains]
-
-
-def every_death(
-    shell: Shell,
-    words: Sequence[object],
-    undo: Sequence[Sequence[object]],
-    state: Path,
-    *,
-    before: Callable[[], None],
-    after: Callable[[], None],
-) -> None:
-    """Kill the command at each of its calls, before and after it; check what the next commands find.
-
-    `before` and `after` check what the device does in the old state and in the new one.
-    """
-    with held(state) as machine:
-        objects = machine.objects()
-    old = shown(shell)
-    shell(*words)
-    new = shown(shell)
-    assert new != old
-    with held(state) as machine:
-        more = machine.objects()
-    for line in undo:
-        shell(*line)
-    deaths = 0
-    for call in range(1, CALLS):
-        for when in ("before", "after"):
-            if not shell.killed(call, when, *words):
-                assert deaths >= 2, "it made no calls"
-                return
-            deaths += 1
-            now = shown(shell)
-            assert now in (old, new), f"killed {when} call {call}"
-            with held(state) as machine:
-                assert machine.objects() == (objects if now == old else more), f"killed {when} call {call}"
-            assert shell("check").startswith("ok")
-            if now == old:
-                before()
-                shell(*words)
-            after()
-            for line in undo:
-                shell(*line)
-            assert shown(shell) == old
-    raise AssertionError(f"more than {CALLS} calls")
 
 
 def stops(state: Path, number: int, at: int = MIB) -> Callable[[], None]:
