@@ -15,7 +15,7 @@ from iommuctl.errors import IommuError
 from iommuctl.testing.base import BackendSuite
 from iommuctl.testing.probes import IOVA, RAM
 
-POOLS = 0x800_0000
+POOLS = 0x700_0000
 """Where the pools of page tables lie in each parent."""
 POOL_SIZE = 0x4_0000
 

@@ -27,7 +27,8 @@ PAGE = 4096
 
 EXITS = {
     1: """overlap partial-unmap misaligned out-of-aperture reserved-range slot-occupied slot-empty slot-bound
-          name-taken in-use parent-not-attached not-nest-parent nothing-bound state-damaged no-room outside-memory""",
+          name-taken in-use parent-not-attached not-nest-parent nothing-bound state-damaged no-room outside-memory
+          device-not-bound""",
     2: "usage bad-number bad-rid zero-size pasid-zero bad-document other-backend",
     3: "unsupported no-pasid-support pasid-too-wide cannot-nest no-ats backend-unavailable",
     4: """no-such-domain no-such-device no-such-pgtable no-such-memory no-such-fault no-such-structure

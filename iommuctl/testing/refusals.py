@@ -16,7 +16,7 @@ from iommuctl.testing.selection import needs
 NOBODY = "0000:7f:1f.7"
 NO_NAMES = ("", "a b", "a/b", "-x", "id:1", "é", "x" * 64)
 WORD = 1 << 64
-FREE = 4 * IOVA
+FREE = 3 * IOVA
 """Where nothing is mapped, and nothing is reserved."""
 Cases = list[tuple[str, Callable[..., object]]]
 

@@ -28,7 +28,7 @@ class UndoSuite(NestingBase):
         for name in ("d", "e"):
             iommu.domain_create(name)
             put(iommu, name, IOVA, 0x1_0000)
-            iommu.map(name, iova=4 * IOVA, size=0x2_0000, memory="spare")
+            iommu.map(name, iova=3 * IOVA, size=0x2_0000, memory="spare")
         iommu.attach("d", rid1)
         assert lands(iommu, rid1, IOVA) == 0
         return iommu
