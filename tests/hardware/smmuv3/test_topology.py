@@ -4,6 +4,7 @@
 RID1 carries the host's own DMA on domain1, RID2 is vm2's on domain3, where its guest's page table nests.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,7 @@ REFUSED = [
 def test_what_cannot_be_is_refused_with_the_reason(built: Shell) -> None:
     before = built("topology")
     for line, exit_code, error_id, because in REFUSED:
-        error = built.refused(*line.split())
+        error = json.loads(built.run(*line.split(), "-j").stderr)["error"]
         assert (error["exit"], error["id"]) == (exit_code, error_id), line
         assert because in error["because"], line
     assert built("topology") == before
