@@ -10,6 +10,7 @@ Linux 7.3; Documentation/ABI/testing/sysfs-kernel-iommu_groups and sysfs-class-i
 
 import os
 import stat
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from iommuctl.errors import NoSuchDevice
@@ -180,17 +181,28 @@ class Sysfs:
         """How many virtual functions a device has switched on."""
         return decimal(text_of(self.device_path(rid), "sriov_numvfs")) or 0
 
+    def kind(self, unit: str) -> str:
+        """What the driver of a unit calls itself, as in `Unit.kind`."""
+        path = self.path("class/iommu", unit)
+        for folder in self._attribute_groups(path):
+            return folder
+        return link_of(os.path.join(path, "device"), "driver") or unit.split(".", maxsplit=1)[0]
+
     def _unit(self, name: str) -> Unit:
         path = self.path("class/iommu", name)
         attributes: dict[str, str] = {}
-        kind = ""
+        for folder in self._attribute_groups(path):
+            inner = os.path.join(path, folder)
+            attributes |= {key: text for key in entries_of(inner) if (text := text_of(inner, key)) is not None}
+        return Unit(name, self.kind(name), attributes, tuple(sorted(rids_among(entries_of(path, "devices")))))
+
+    @staticmethod
+    def _attribute_groups(path: str) -> Iterator[str]:
+        """The folders of a unit that hold attributes of its driver."""
         for folder in entries_of(path):
             inner = os.path.join(path, folder)
             if folder not in NOT_GROUPS and not os.path.islink(inner) and os.path.isdir(inner):
-                kind = kind or folder
-                attributes |= {key: text for key in entries_of(inner) if (text := text_of(inner, key)) is not None}
-        kind = kind or link_of(os.path.join(path, "device"), "driver") or name.split(".", maxsplit=1)[0]
-        return Unit(name, kind, attributes, tuple(sorted(rids_among(entries_of(path, "devices")))))
+                yield folder
 
     def _member(self, devices: str, name: str) -> Member:
         path = os.path.join(devices, name)

@@ -58,7 +58,7 @@ class VfioDevices:
             found = self._sysfs.device(rid)
         if not found:
             return []
-        if found.unit not in self._units:
+        if found.unit is None or self._sysfs.kind(found.unit) != self._kind:
             raise NoSuchDevice(
                 f"{rid} is behind no IOMMU of this backend",
                 because=f"it is behind {found.unit}" if found.unit else "it is in no IOMMU group",

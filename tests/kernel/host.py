@@ -39,6 +39,9 @@ class Host(Sysfs):
     def units(self) -> list[Unit]:
         return [Unit(UNIT, KIND, {}, tuple(NODES))]
 
+    def kind(self, unit: str) -> str:
+        return next(each.kind for each in self.units() if each.name == unit)
+
     def devices(self) -> list[PciDevice]:
         return [self.device(rid) for rid in self.drivers]
 
