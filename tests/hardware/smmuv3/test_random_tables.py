@@ -40,7 +40,8 @@ REPORT_AT = sum(RAM.values())
 ASID = 7
 SIZE, HALF = 16, 2048
 """Of a request, and of the part of a device's buffer that has what it writes; the other has what it has read."""
-_ACCESSES: tuple[Access, ...] = ("r", "w")
+_ACCESSES: tuple[Access, ...] = ("w", "r")
+"""In this order: what a read brings into QEMU's TLB forgets that a table forbids writes (APTable)."""
 _BLOCKS = {1 << 12: (1 << 21, 1 << 30), 1 << 14: (1 << 25,), 1 << 16: (1 << 29,)}
 """Granules, and their blocks."""
 _NOWHERE = 0x9000_0000
