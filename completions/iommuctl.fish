@@ -56,7 +56,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set takes RID
             set -a opts --force 'Take its users off first.'
         case 'device list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'device show'
             set takes RID
         case domain
@@ -75,7 +75,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts --dirty 'Track which pages devices wrote.'
             set -a opts '--label=' 'A note for people.'
         case 'domain list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'domain show'
             set takes DOMAIN
         case 'domain destroy'
@@ -106,7 +106,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts '--dma-buf=' 'Real hardware: a BAR.'
             set -a opts --hugepages 'Real hardware: in huge pages.'
         case 'memory list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'memory destroy'
             set takes MEM
             set -a opts --force 'Take its users off first.'
@@ -135,7 +135,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts '--iova=' 'First input address.'
             set -a opts '--size=' 'Bytes, as 4096, 4K or 1G.'
         case 'pgtable list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'pgtable show'
             set takes PGTABLE
         case 'pgtable destroy'
@@ -152,7 +152,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts --force 'Unbind a page table that is bound there first.'
         case bind-pgtable
             set takes DOMAIN RID
-            set -a opts '--addr=' 'Where its root is.'
+            set -a opts '--addr=' 'Where its root is, or the table of --format cd-table.'
             set -a opts '--pgtable=PGTABLE' 'One of `pgtable list`.'
             set -a opts '--format=FORMAT' 'Page-table format; default: the backend\'s first.'
             set -a opts '--cd-pool=' 'Guest memory for the CD table (SMMUv3).'
@@ -182,13 +182,13 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
         case fault
             set -a verbs list 'List the faults that hardware recorded, the last one at the end'
         case 'fault list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case table
             set -a verbs list 'List the structures that are known by name'
             set -a verbs decode 'Decode the bits of a structure, field by field'
             set -a verbs dump 'Dump what is present: all entries of a domain or page table, or the structures of a device'
         case 'table list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'table decode'
             set takes STRUCTURE ''
             set -a opts '--revision=' 'Revision of the specification, where they differ: 3 or 4 for VT-d. Default: the newest.'
@@ -215,14 +215,14 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a verbs list 'List the IOMMU units of the machine'
             set -a verbs show 'Show a unit: its capabilities and its state in words, then its registers'
         case 'unit list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'unit show'
             set takes ''
         case backend
             set -a verbs list 'List the backends that are installed, and whether each works here'
             set -a verbs show 'Show what a backend declares: what it can do, and its limits'
         case 'backend list'
-            set -a opts --brief 'Only the names, one to a line.'
+            set -a opts --brief 'Only the names or ids, one to a line.'
         case 'backend show'
             set takes BACKEND
         case sim

@@ -31,7 +31,7 @@ def list_(ctx: typer.Context, brief: Brief = False) -> None:
 
     What is in the hardware's queues is taken out of them and kept in the state folder, so that it is listed again the
     next time. The same fault again is counted: that of the same slot, with the same code and access, in the same 4 KiB.
-    LAST is when it was read, as records have no time. What was lost is said on stderr.
+    LAST is when it was read, as records have no time. 1000 are kept. What was lost is said on stderr.
     """
     session = session_of(ctx)
     faults, incomplete = session.iommu.faults()

@@ -48,4 +48,4 @@ Format = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Take its users off first.")]
-Brief = Annotated[bool, typer.Option("--brief", help="Only the names, one to a line.")]
+Brief = Annotated[bool, typer.Option("--brief", help="Only the names or ids, one to a line.")]

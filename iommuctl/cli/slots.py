@@ -83,7 +83,13 @@ def bind_pgtable(
     *,
     addr: Annotated[
         int | None,
-        typer.Option("--addr", metavar="GPA", parser=numbers.number, help="Where its root is.", show_default=False),
+        typer.Option(
+            "--addr",
+            metavar="GPA",
+            parser=numbers.number,
+            help="Where its root is, or the table of --format cd-table.",
+            show_default=False,
+        ),
     ] = None,
     pgtable: Annotated[
         str | None,
@@ -101,6 +107,7 @@ def bind_pgtable(
 
     The RID's own slot must be attached to the domain; a PASID's slot is attached to it by the bind. Where PASIDs are
     looked up in guest memory (SMMUv3's CD table), the first page table of a RID says which: its own pool, or --cd-pool.
+    With --format cd-table (SMMUv3 hardware) the RID is given a CD table that the guest owns, with all its PASIDs.
     """
     session = session_of(ctx)
     if (addr is None) == (pgtable is None):

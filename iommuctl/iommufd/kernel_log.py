@@ -14,6 +14,8 @@ MOST_RECORDS: Final = 1000
 LONGEST_LOG: Final = 1 << 16
 """Records that are read at once; the kernel's buffer has fewer."""
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+_FACILITY = 3
+"""Where the facility begins, in the number that has the priority below: 0 is the kernel's own."""
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
 
@@ -60,7 +62,10 @@ def _read(descriptor: int, most: int = LONGEST_LOG) -> Iterator[str]:
 def _parsed(record: str) -> Record | None:
     head, _, rest = record.partition(";")
     numbers = head.split(",")
-    if len(numbers) < 2 or not (numbers[1].isascii() and numbers[1].isdigit()):
+    if len(numbers) < 2 or not all(number.isascii() and number.isdigit() for number in numbers[:2]):
+        return None
+    if int(numbers[0]) >> _FACILITY:
+        # Anybody's who may write to the log.
         return None
     # What cannot be printed is escaped there, a tab and a backslash too.
     text = _ESCAPED.sub(lambda escaped: chr(int(escaped[1], 16)), rest.partition("\n")[0])

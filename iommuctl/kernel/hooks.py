@@ -4,7 +4,9 @@
 What talks to the kernel is imported when it is needed: every command that chooses a backend loads this module.
 """
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,12 +27,29 @@ from iommuctl.hookspecs import (
     hookimpl,
 )
 
+_UNITS = "/sys/class/iommu"
+
 if TYPE_CHECKING:
     from iommuctl.architecture import TableFormats
     from iommuctl.capabilities import Capabilities
     from iommuctl.kernel.machine import Machine
     from iommuctl.kernel.vendor import Vendor
     from iommuctl.model import Device, Dirty, Domain, DomainRanges, IommuUnit, Memory, Rid
+
+
+def why_not(is_ours: Callable[[str], bool], without: str) -> str:
+    """Why iommufd cannot be used here with units that are ours, by their folders; "" where it can. Without effect."""
+    if not os.path.exists("/dev/iommu"):
+        return "there is no /dev/iommu: the kernel has no iommufd, or its module is not loaded"
+    try:
+        units = os.listdir(_UNITS)
+    except OSError:
+        units = []
+    if not any(is_ours(f"{_UNITS}/{unit}") for unit in units):
+        return without
+    if not os.access("/dev/iommu", os.R_OK | os.W_OK):
+        return "this user may not open /dev/iommu: run as root, or have udev give a group access"
+    return ""
 
 
 class HardwareBackend(ABC):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of a backend of real hardware: which object of the iommufd is which of ours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from iommuctl.hookspecs import Rows
@@ -93,6 +93,11 @@ class Records:
     def vdevice_ids(self) -> set[int]:
         """The objects that rows say are vDEVICEs."""
         return {record["id"] for _, record in self._rows.scan(f"{self._name}.vdevice")}
+
+    def with_vdevice(self, ids: Set[int]) -> set[Rid]:
+        """The devices whose vDEVICEs have these ids, as rows say."""
+        found = self._rows.scan(f"{self._name}.vdevice")
+        return {Rid.parse(key) for key, record in found if record["id"] in ids}
 
     # Named memory: by name, as mappings have it
 

@@ -25,35 +25,53 @@ def repair(machine: Machine, request: RepairRequest) -> None:
         # Nothing of ours outlived the command but what drivers were told, and what a new keeper was given for nothing.
         for name in running.names() if running else ():
             machine.drop(name)
-        _all(machine.devices.repair, [one for one in reversed(devices) if "driver" in one])
+        failures = Failures()
+        failures.all(machine.devices.repair, [one for one in reversed(devices) if "driver" in one])
+        failures.tell()
         return
     # Before anything is freed: then the lowest free id tells.
     orphan = objects.unnoted(machine, request.intents) if machine.keeper.get(IOMMUFD) is not None else None
+    if orphan is not None:
+        # A repair that is killed makes objects, too: then the next one could not tell this one from them.
+        last = next(intent for intent in reversed(request.intents) if "alloc" in intent)
+        machine.intend({"made": orphan, "kind": last["kind"]})
     reopened = {Rid.parse(intent["device"]) for intent in devices if "device" in intent}
     noted = [Slot(Rid.parse(intent["slot"][0]), intent["slot"][1]) for intent in request.intents if "slot" in intent]
     slots = [*noted, *(slot for slot in request.truth.slots if slot.rid in reopened)]
-    _all(machine.devices.repair, reversed(devices))
-    _all(lambda ranges: _ranges(machine, request.truth, *ranges), _ranges_by_domain(request.intents))
-    viommus.destroy_strangers(machine, request.intents, orphan)
+    failures = Failures()
+    failures.all(machine.devices.repair, reversed(devices))
+    failures.all(lambda ranges: _ranges(machine, request.truth, *ranges), _ranges_by_domain(request.intents))
+    failures.all(lambda intents: viommus.destroy_strangers(machine, intents, orphan), [request.intents])
     released = {Rid.parse(intent["vdevice"]) for intent in request.intents if "vdevice" in intent}
-    _all(lambda rid: viommus.repair(machine, rid), sorted(released | reopened))
-    _all(machine.slots.repair, dict.fromkeys(reversed(slots)))
-    _all(machine.slots.refresh, [intent for intent in request.intents if "stale" in intent])
-    _all(lambda intent: _others(machine, request.truth, intent), reversed(request.intents))
+    # Of another device's vDEVICE that has such an id now, no row tells whether it is still there.
+    released |= machine.records.with_vdevice(objects.void(request.intents))
+    failures.all(lambda rid: viommus.repair(machine, rid), sorted(released | reopened))
+    failures.all(machine.slots.repair, dict.fromkeys(reversed(slots)))
+    failures.all(machine.slots.refresh, [intent for intent in request.intents if "stale" in intent])
+    failures.all(lambda intent: _others(machine, request.truth, intent), reversed(request.intents))
     if orphan is not None or any("made" in intent or "gone" in intent for intent in request.intents):
         objects.sweep(machine, request.intents, orphan)
+    failures.tell()
 
 
-def _all(way: Callable[[Any], None], each: Iterable[Any]) -> None:
-    """Do all of it; raises the first error when the rest is done."""
-    failed: IommuError | None = None
-    for one in each:
-        try:
-            way(one)
-        except IommuError as error:
-            failed = failed or error
-    if failed:
-        raise failed
+class Failures:
+    """Errors that do not keep the rest from being repaired."""
+
+    def __init__(self) -> None:
+        self._first: IommuError | None = None
+
+    def all(self, way: Callable[[Any], None], each: Iterable[Any]) -> None:
+        """Do all of it."""
+        for one in each:
+            try:
+                way(one)
+            except IommuError as error:
+                self._first = self._first or error
+
+    def tell(self) -> None:
+        """Raise the first of them."""
+        if self._first:
+            raise self._first
 
 
 Ranges = tuple[int, int, list[tuple[int, int]]]

@@ -28,7 +28,7 @@ class VfioPort:
         self.dev_id: int = record["dev_id"]
         self.unit: str = record["unit"]
         self.pasid_bits: int = record["pasid_bits"]
-        self.ats: bool = record["ats"]
+        self.ats: bool = record.get("ats", False)
         self.cdev = cdev
 
     def attach(self, pt_id: int, pasid: int | None = None) -> None:

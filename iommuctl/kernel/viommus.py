@@ -35,24 +35,31 @@ def viommu(machine: Machine, domain: Domain, port: Port, kind: int) -> int:
     made = objects.make(machine, lambda: iommufd.viommu_alloc(port.dev_id, table, kind)[0])
     kept = f"events-{domain.id}-{port.unit}"
     machine.intend({"kept": kept})
+    events = event_queue(machine, made, kind, kept)
+    machine.records.put_viommu(
+        domain.id, port.unit, {"id": made, "events": events, "kept": kept, "parent": domain.name}
+    )
+    return made
+
+
+def event_queue(machine: Machine, viommu_id: int, kind: int, kept: str) -> int:
+    """A queue of a vIOMMU's events, whose file the keeper holds under that name; nobody under none."""
+    iommufd = machine.iommufd
     files: list[int] = []
 
     def queue() -> int:
-        events_id, file = iommufd.veventq_alloc(made, kind, EVENTS)
+        events_id, file = iommufd.veventq_alloc(viommu_id, kind, EVENTS)
         files.append(file)
         return events_id
 
     try:
         events = objects.make(machine, queue)
-        for file in files:
+        for file in files if kept else ():
             machine.keep(kept, file)
     finally:
         for file in files if not machine.dry else ():
             os.close(file)
-    machine.records.put_viommu(
-        domain.id, port.unit, {"id": made, "events": events, "kept": kept, "parent": domain.name}
-    )
-    return made
+    return events
 
 
 def destroy_later(machine: Machine, domain: Domain) -> None:
@@ -113,9 +120,9 @@ def repair(machine: Machine, rid: Rid) -> None:
     found = machine.records.vdevice(rid)
     if found is None:
         return
-    dev_id = machine.devices.port(rid).dev_id
+    dev_id, iommufd = machine.devices.port(rid).dev_id, machine.iommufd
     try:
-        made = machine.iommufd.vdevice_alloc(found["viommu"], dev_id, found["virt_id"])
+        made = objects.make(machine, lambda: iommufd.vdevice_alloc(found["viommu"], dev_id, found["virt_id"]), VDEVICE)
     except KernelRefused as refused:
         if refused.errno != errno.EEXIST:
             raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the faults that were read from queues, and how none is lost that was read.
+"""Rows of the faults that were read from queues, and how what was read outlives the transaction.
 
 Reading takes an event out of the kernel's queue, and a rollback does not put it back. So what was read is first noted
 with the intents (iommuctl.state.intents), and stored with the rows of the same transaction; where that does not come to

@@ -127,9 +127,14 @@ class Store:
                     self._abandon(transaction)
                 else:
                     # The change has taken effect. What fails from here on is finished by the next command (redo).
-                    with contextlib.suppress(IommuError, sqlite3.Error, OSError):
+                    try:
                         transaction.complete()
                         self._mark_used()
+                    except (IommuError, sqlite3.Error, OSError) as error:
+                        what = error.what if isinstance(error, IommuError) else error
+                        transaction.warn(
+                            f"this has taken effect, and is not finished: {what}; the next command goes on"
+                        )
 
     def _is_unfinished(self) -> bool:
         """Whether a change was killed that had begun to call the kernel; few folders ever have such a file."""

@@ -84,6 +84,7 @@ def test_records_after_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "3,42,2,-;unit: \\x090x0000000000000010\n SUBSYSTEM=platform\n",
         "rubbish\n",
         "3,x,2,-;no number\n",
+        "12,44,2,-;from a program\n",
         "3,43,5,c;a \\x1b[2J b \\x5c\n",
     )
     for last, found in ((41, [42, 43]), (-1, [41, 42, 43]), (43, [])):

@@ -56,6 +56,18 @@ def test_lines_of_two_units_that_are_mixed() -> None:
     assert sorted(str(one.rid) for one in faults(mixed).faults) == ["0000:00:10.0", "0000:00:11.0"]
 
 
+def test_two_units_with_the_same_stream_ids() -> None:
+    """Each is named by the line of its own unit."""
+    one = log(STAGE_1.replace("0000:00:11.0", "0001:00:11.0"))
+    other = log(STAGE_1.replace("0000:00:11.0", "0002:00:11.0"), unit="arm-smmu-v3 other: ")
+    mixed = [*one[:5], *other[:5], *one[5:], *other[5:]]
+    assert [str(fault.rid) for fault in faults(mixed).faults] == ["0001:00:11.0", "0002:00:11.0"]
+
+
+def test_what_only_contains_such_a_line() -> None:
+    assert faults(Record(one.sequence, f"usb 1-1: Product: {one.text}") for one in log(STAGE_1)).faults == []
+
+
 @pytest.mark.parametrize("length", range(6))
 def test_an_event_that_is_not_all_there_yet(length: int) -> None:
     """It is told when the rest has come: the number of the line up to which all is told comes before it."""
@@ -66,7 +78,7 @@ def test_an_event_that_is_not_all_there_yet(length: int) -> None:
 
 def test_what_the_kernel_left_out() -> None:
     lines = [
-        Record(7, "arm_smmu_evtq_thread: 12 callbacks suppressed"),
+        Record(7, "arm_smmu_dump_event: 12 callbacks suppressed"),
         Record(9, UNIT + "EVTQ overflow detected -- events lost"),
         Record(10, "usb 1-1: new device"),
     ]

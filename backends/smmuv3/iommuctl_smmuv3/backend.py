@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from iommuctl.hookspecs import API_VERSION, Availability, FaultsRequest, HardwareContext, hookimpl
-from iommuctl.kernel.hooks import HardwareBackend
+from iommuctl.kernel.hooks import HardwareBackend, why_not
 
 if TYPE_CHECKING:
     from iommuctl.model import IommuUnit
@@ -28,7 +28,10 @@ class Smmuv3Backend(HardwareBackend):
 
     @hookimpl
     def iommuctl_probe(self) -> Availability:
-        because = _why_not()
+        because = why_not(
+            lambda unit: os.path.basename(unit).startswith("smmu3."),
+            "there is no SMMUv3 in /sys/class/iommu: the machine has none, or the firmware does not tell of it",
+        )
         return Availability("smmuv3", not because, because, "smmuv3", API_VERSION)
 
     @hookimpl
@@ -43,17 +46,3 @@ class Smmuv3Backend(HardwareBackend):
 
 
 BACKEND = Smmuv3Backend()
-
-
-def _why_not() -> str:
-    if not os.path.exists("/dev/iommu"):
-        return "there is no /dev/iommu: the kernel has no iommufd, or its module is not loaded"
-    try:
-        units = os.listdir("/sys/class/iommu")
-    except OSError:
-        units = []
-    if not any(unit.startswith("smmu3.") for unit in units):
-        return "there is no SMMUv3 in /sys/class/iommu: the machine has none, or the firmware does not tell of it"
-    if not os.access("/dev/iommu", os.R_OK | os.W_OK):
-        return "this user may not open /dev/iommu: run as root, or have udev give a group access"
-    return ""

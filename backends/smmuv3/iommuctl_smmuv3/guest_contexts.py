@@ -17,7 +17,7 @@ from iommuctl.kernel.domains import hwpt
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.vendor import Port
 from iommuctl.model import Binding, Domain, Occupant, Rid, Slot
-from iommuctl_smmuv3 import uapi
+from iommuctl_smmuv3 import host, uapi
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.guest_entry import stage_1_entry
 from iommuctl_smmuv3.invalidation import Span, Target, commands
@@ -51,7 +51,7 @@ class GuestContexts(Slots):
         self.rows = machine.context.rows
         self.features = features
         self.page_tables = PageTables(features)
-        self.tags = KernelTags(self.rows, features)
+        self.tags = KernelTags(self.rows, host.all_features(self.rows))
         self.streams = Streams(self.rows)
 
     def domain_root(self, domain: Domain) -> int:
@@ -188,7 +188,7 @@ class GuestContexts(Slots):
         def tell() -> None:
             known = machine.records.vdevice(rid)
             for batch in batches:
-                send(machine, found["id"], batch, with_device=known is not None)
+                send(machine, found["id"], batch, with_device=known is not None and known["viommu"] == found["id"])
 
         if machine.dry:
             tell()

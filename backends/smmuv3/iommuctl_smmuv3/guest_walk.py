@@ -15,7 +15,7 @@ from iommuctl_smmuv3.permissions import ALL
 from iommuctl_smmuv3.refused import F_TRANSLATION, REASONS, Refused
 from iommuctl_smmuv3.stage1_walk import Stage1
 from iommuctl_smmuv3.stage2_walk import Access, Mapped
-from iommuctl_smmuv3.streams import Stream
+from iommuctl_smmuv3.streams import Stream, stream_id
 from iommuctl_smmuv3.tlb import Page
 from iommuctl_smmuv3.visits import Visits
 
@@ -33,7 +33,7 @@ def walk(features: Features, stream: Stream, guest: Memory, request: TranslateRe
     privileged = request.privileged and slot.pasid is not None
     parent = _Parent(guest)
     try:
-        cd = find_cd(visits, slot.rid.source_id, slot.pasid or 0, ste, parent, features, e2h=False)
+        cd = find_cd(visits, stream_id(slot.rid), slot.pasid or 0, ste, parent, features, e2h=False)
         stage1 = Stage1(cd, 0, StreamWorld.NS_EL1, features, visits, parent)
         mapped = stage1.translate(request.iova, permissions.needed(request.access, privileged=privileged))
     except Refused as refused:

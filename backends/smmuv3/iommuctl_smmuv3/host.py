@@ -13,7 +13,7 @@ from iommuctl.errors import DeviceNotBound, KernelRefused
 from iommuctl.hookspecs import Rows
 from iommuctl.iommufd.session import HwInfo
 from iommuctl.iommufd.uapi import IOMMU_HWPT_ALLOC_NEST_PARENT
-from iommuctl.kernel import objects
+from iommuctl.kernel import objects, viommus
 from iommuctl.kernel.machine import Machine
 from iommuctl_smmuv3 import uapi
 from iommuctl_smmuv3.features import Features
@@ -35,9 +35,12 @@ def registers(info: HwInfo) -> dict[str, int]:
 
 def learn(machine: Machine, unit: str, dev_id: int, info: HwInfo) -> None:
     """Note a unit's registers, and find out whether the kernel nests there, by trying it."""
-    known = registers(info)
-    record = {"registers": known, "obstacle": _obstacle(machine, dev_id, known)}
-    machine.context.rows.put(UNITS, unit, record)
+    known, before = registers(info), records(machine.context.rows).get(unit)
+    obstacle = _obstacle(machine, dev_id, known)
+    if before is not None and not before["obstacle"]:
+        # It nests for some of its devices, with tables that may be bound; of this one the kernel tells at its binding.
+        obstacle = ""
+    machine.context.rows.put(UNITS, unit, {"registers": known, "obstacle": obstacle})
 
 
 def _obstacle(machine: Machine, dev_id: int, known: dict[str, int]) -> str:
@@ -57,9 +60,10 @@ def _obstacle(machine: Machine, dev_id: int, known: dict[str, int]) -> str:
         parent = objects.make(machine, lambda: iommufd.hwpt_alloc(dev_id, ioas, IOMMU_HWPT_ALLOC_NEST_PARENT))
         made.append(parent)
         kind = uapi.IOMMU_VIOMMU_TYPE_ARM_SMMUV3
-        made.append(objects.make(machine, lambda: iommufd.viommu_alloc(dev_id, parent, kind)[0]))
+        made.append(viommu := objects.make(machine, lambda: iommufd.viommu_alloc(dev_id, parent, kind)[0]))
+        made.append(viommus.event_queue(machine, viommu, kind, ""))
     except KernelRefused as refused:
-        if refused.errno == errno.EOPNOTSUPP and len(made) > 1:
+        if refused.errno == errno.EOPNOTSUPP and len(made) == len(("IOAS", "parent")):
             fwb = "" if features.fwb else ", and IDR3.FWB is 0"
             return (
                 "the kernel cannot keep a guest's memory types from making DMA incoherent: the firmware does not say"
@@ -97,8 +101,11 @@ def all_features(rows: Rows) -> Features:
 
 
 def obstacle(rows: Rows) -> str:
-    """Why page tables cannot nest behind every unit that is known; "" where they can."""
-    return next((f"{name}: {record['obstacle']}" for name, record in records(rows).items() if record["obstacle"]), "")
+    """Why page tables nest behind none of the units that are known; "" where they do behind some."""
+    found = records(rows)
+    if any(not record["obstacle"] for record in found.values()):
+        return ""
+    return next((f"{name}: {record['obstacle']}" for name, record in found.items()), "")
 
 
 def _weakest(found: Iterable[Features]) -> Features:

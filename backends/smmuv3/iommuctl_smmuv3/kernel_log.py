@@ -18,7 +18,7 @@ from iommuctl_smmuv3.recorded_faults import recorded
 _EVENT = re.compile(r"arm-smmu-v3 (\S+): event 0x[0-9a-f]{2} received:")
 _WORD = re.compile(r"arm-smmu-v3 (\S+):\s+0x([0-9a-f]{16})$")
 _CLIENT = re.compile(r"arm-smmu-v3 (\S+): event: \S+ client: (\S+) sid: (0x[0-9a-f]{1,8}) ")
-_SUPPRESSED = re.compile(r"arm_smmu_evtq_thread: ([0-9]{1,9}) callbacks suppressed")
+_SUPPRESSED = re.compile(r"arm_smmu_(?:dump_event|evtq_thread): ([0-9]{1,9}) callbacks suppressed")
 _OVERFLOW = re.compile(r"arm-smmu-v3 \S+: EVTQ overflow detected")
 _WORDS = 4
 
@@ -40,32 +40,34 @@ def faults(lines: Iterable[Record]) -> Logged:
     found: list[RecordedFault] = []
     words: dict[str, list[int]] = {}
     lost, exact, last = 0, True, -1
+    named: dict[str, int] = {}
     for number, line in lines:
-        if event := _EVENT.search(line):
+        if event := _EVENT.match(line):
             words[event[1]] = []
-        elif (word := _WORD.search(line)) and word[1] in words:
+        elif (word := _WORD.match(line)) and word[1] in words:
             known = words[word[1]]
             known.append(int(word[2], 16))
             if len(known) == _WORDS:
                 raw = sum(value << 64 * index for index, value in enumerate(words.pop(word[1])))
                 last = number
                 if fault := recorded(raw):
+                    named[word[1]] = len(found)
                     found.append(fault)
-        elif client := _CLIENT.search(line):
-            _name(found, client[2], int(client[3], 16))
-        elif suppressed := _SUPPRESSED.search(line):
+        elif (client := _CLIENT.match(line)) and (index := named.pop(client[1], None)) is not None:
+            found[index] = _named(found[index], client[2], int(client[3], 16))
+        elif suppressed := _SUPPRESSED.match(line):
             lost, last = lost + int(suppressed[1]), number
-        elif _OVERFLOW.search(line):
+        elif _OVERFLOW.match(line):
             lost, exact, last = lost + 1, False, number
     return Logged(found, lost, exact, last)
 
 
-def _name(found: list[RecordedFault], name: str, stream: int) -> None:
+def _named(fault: RecordedFault, name: str, stream: int) -> RecordedFault:
     """The device by its name, as StreamIDs may be other numbers than RIDs."""
-    if not found or Rid.of(stream) != found[-1].rid:
-        return
+    if Rid.of(stream) != fault.rid:
+        return fault
     try:
-        found[-1] = found[-1]._replace(rid=Rid.parse(name))
+        return fault._replace(rid=Rid.parse(name))
     except IommuError:
         # Nobody's StreamID, or a device that is not PCI.
-        return
+        return fault

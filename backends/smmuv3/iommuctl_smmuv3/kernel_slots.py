@@ -12,7 +12,7 @@ from iommuctl.kernel import viommus
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.slots import KernelSlots, in_order
 from iommuctl.kernel.vendor import Port
-from iommuctl.model import Binding, Domain, Occupant, Rid
+from iommuctl.model import Binding, Domain, Occupant, Rid, Slot
 from iommuctl_smmuv3 import host
 from iommuctl_smmuv3.audit import audit_contexts
 from iommuctl_smmuv3.features import Features
@@ -56,14 +56,18 @@ class SmmuSlots(KernelSlots):
         if change.new is None and machine.lost():
             # What is to be taken away went with the rest: only rows tell of it.
             guest = Forgotten(change.guest) if change.guest else None
-            contexts = GuestContexts(machine, None, held.domain, host.all_features(self._rows))
+            device = machine.records.device(rid)
+            assert device
+            contexts = GuestContexts(machine, None, held.domain, self._features(device["unit"]))
             (contexts.install_foreign if foreign else contexts.install)(change._replace(guest=guest))
             if change.slot.pasid is None:
                 machine.records.put_slot(change.slot, None)
             return
-        if isinstance(change.new, Binding) and (because := host.obstacle(self._rows)):
+        unit = machine.devices.port(rid).unit
+        if isinstance(change.new, Binding) and (because := host.records(self._rows)[unit]["obstacle"]):
             raise CannotNest(f"no page table can be nested on {held.domain.name}", because=because)
-        self._check_siblings(change)
+        # What changes is the RID's table, whichever PASID is bound.
+        self._check_siblings(change._replace(slot=Slot(rid)))
         machine.intend({"slot": [str(rid), None]})
         contexts = self._contexts(rid, held.domain)
         (contexts.install_foreign if foreign else contexts.install)(change)
@@ -75,17 +79,17 @@ class SmmuSlots(KernelSlots):
             self._streams.remove(rid)
             return
         port = self.machine.devices.port(rid)
-        features = self._features(port)
+        features = self._features(port.unit)
         stream = Stream(port.ats and features.ats, min(port.pasid_bits, features.ssid_bits))
         contexts = GuestContexts(self.machine, port, parent, features)
         self._streams.put(rid, contexts.below(stream, held))
 
     def _contexts(self, rid: Rid, parent: Domain) -> GuestContexts:
         port = self.machine.devices.port(rid)
-        return GuestContexts(self.machine, port, parent, self._features(port))
+        return GuestContexts(self.machine, port, parent, self._features(port.unit))
 
-    def _features(self, port: Port) -> Features:
-        return host.features_of(host.records(self._rows)[port.unit])
+    def _features(self, unit: str) -> Features:
+        return host.features_of(host.records(self._rows)[unit])
 
     # Caches
 

@@ -12,7 +12,7 @@ from iommuctl_smmuv3.cd_tables import CdTable
 from iommuctl_smmuv3.entries import context_descriptor
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.rules import Change
-from iommuctl_smmuv3.streams import Stream, Streams, parent_of, uses_stage_1, without_pasid
+from iommuctl_smmuv3.streams import Stream, Streams, parent_of, stream_id, uses_stage_1, without_pasid
 from iommuctl_smmuv3.tables import PageTables
 from iommuctl_smmuv3.tags import Tag, Tags
 from iommuctl_smmuv3.vmsa import VmsaFormat
@@ -150,4 +150,4 @@ class Slots(ABC):
 def owner(rid: Rid, stream: Stream) -> str:
     """Whose CDs these are: of one stream there can be two tables for a moment, ours and that of a guest."""
     parent = stream.parent[0] if stream.nested and stream.parent else 0
-    return f"{rid.source_id:04x}.{parent:x}"
+    return f"{stream_id(rid):04x}.{parent:x}"

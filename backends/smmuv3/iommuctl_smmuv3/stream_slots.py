@@ -115,7 +115,7 @@ class StreamSlots(Slots):
     def runs(self) -> Iterator[Run]:
         """The pages of all CD tables that are in our memory."""
         for number, stream in self._driver.streams.all():
-            rid = Rid(0, number >> 8, number >> 3 & 0x1F, number & 7)
+            rid = Rid.of(number)
             if not stream.nested and (table := self.table(rid, stream)):
                 yield from table.runs()
 

@@ -119,4 +119,4 @@ class GuestView:
 
 
 def _key(rid: Rid) -> str:
-    return f"{rid.source_id:04x}"
+    return f"{stream_id(rid):04x}"

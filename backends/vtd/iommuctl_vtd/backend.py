@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from iommuctl.hookspecs import API_VERSION, Availability, HardwareContext, MapRequest, hookimpl
-from iommuctl.kernel.hooks import HardwareBackend
+from iommuctl.kernel.hooks import HardwareBackend, why_not
 
 if TYPE_CHECKING:
     from iommuctl.model import IommuUnit
@@ -27,7 +27,10 @@ class VtdBackend(HardwareBackend):
 
     @hookimpl
     def iommuctl_probe(self) -> Availability:
-        because = _why_not()
+        because = why_not(
+            lambda unit: os.path.isdir(f"{unit}/intel-iommu"),
+            "there is no VT-d unit in /sys/class/iommu: the machine has none, or intel_iommu=on is missing",
+        )
         return Availability("vtd", not because, because, "vtd", API_VERSION)
 
     @hookimpl
@@ -49,17 +52,3 @@ class VtdBackend(HardwareBackend):
 
 
 BACKEND = VtdBackend()
-
-
-def _why_not() -> str:
-    if not os.path.exists("/dev/iommu"):
-        return "there is no /dev/iommu: the kernel has no iommufd, or its module is not loaded"
-    try:
-        units = os.listdir("/sys/class/iommu")
-    except OSError:
-        units = []
-    if not any(os.path.isdir(f"/sys/class/iommu/{unit}/intel-iommu") for unit in units):
-        return "there is no VT-d unit in /sys/class/iommu: the machine has none, or intel_iommu=on is missing"
-    if not os.access("/dev/iommu", os.R_OK | os.W_OK):
-        return "this user may not open /dev/iommu: run as root, or have udev give a group access"
-    return ""
