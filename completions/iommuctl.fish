@@ -152,7 +152,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts --force 'Unbind a page table that is bound there first.'
         case bind-pgtable
             set takes DOMAIN RID
-            set -a opts '--addr=' 'Where its root is, or the table of --format cd-table.'
+            set -a opts '--addr=' 'Its root, or the cd-table itself.'
             set -a opts '--pgtable=PGTABLE' 'One of `pgtable list`.'
             set -a opts '--format=FORMAT' 'Page-table format; default: the backend\'s first.'
             set -a opts '--cd-pool=' 'Guest memory for the CD table (SMMUv3).'

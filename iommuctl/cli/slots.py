@@ -87,7 +87,7 @@ def bind_pgtable(
             "--addr",
             metavar="GPA",
             parser=numbers.number,
-            help="Where its root is, or the table of --format cd-table.",
+            help="Its root, or the cd-table itself.",
             show_default=False,
         ),
     ] = None,
