@@ -4,7 +4,7 @@
 import os
 
 THOROUGH = os.environ.get("IOMMUCTL_THOROUGH") == "1"
-_STRIDE = 6
+_STRIDE = 9
 
 
 def share(whole: int) -> int:

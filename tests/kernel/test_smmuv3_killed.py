@@ -33,7 +33,7 @@ from tests.kernel.smmuv3_steps import (
 from tests.kernel.smmuv3_unit import QEMU, SUBSTREAMS
 from tests.thorough import THOROUGH
 
-STRIDE = 5
+STRIDE = 9
 
 
 class Change(NamedTuple):
