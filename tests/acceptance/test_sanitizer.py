@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sanitizer's silence: ten thousand correct operations, and nothing is stale, nothing is warned of.
 
-A sixth of them without IOMMUCTL_THOROUGH.
+A ninth of them without IOMMUCTL_THOROUGH.
 
 What it says of mistakes is in tests/sim.
 """

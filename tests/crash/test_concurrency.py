@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many processes change one state folder at the same time: none fails, and nothing is lost or done twice.
 
-Each does two hundred pairs through the library, or twenty by commands; a sixth of that without IOMMUCTL_THOROUGH.
+Each does two hundred pairs through the library, or twenty by commands; a ninth of that without IOMMUCTL_THOROUGH.
 """
 
 import json

@@ -2,7 +2,7 @@
 """A command that dies, or whose disk fails, at any point leaves the old state or the new one.
 
 Each test takes one change through one kind of trouble, at every point there is with IOMMUCTL_THOROUGH=1, else at every
-sixth. What is then in the folder is seen through the same calls that a user has; it must be equal to what was there
+ninth. What is then in the folder is seen through the same calls that a user has; it must be equal to what was there
 before, or to what an undisturbed run makes.
 """
 
