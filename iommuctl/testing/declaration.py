@@ -190,7 +190,10 @@ class DeclarationSuite(BackendSuite):
 
     @needs("fault_records")
     def test_fault_records(self, iommu: Iommu) -> None:
-        assert not iommu.faults().faults
+        """A real machine may have recorded some before, whoever's they were; a simulated one has not."""
+        found = iommu.faults()
+        assert not (found.faults and iommu.capabilities().simulates)
+        assert iommu.faults() == found
 
     @needs("fault_records", "simulates")
     def test_a_fault_is_recorded_once_and_kept(self, iommu: Iommu, rid1: str, page: int) -> None:
