@@ -136,7 +136,8 @@ REFUSED = [
     # What the unit, or Linux, does not do at all.
     ("domain create d --nest-parent --dirty", 3, "unsupported", ""),
     ("domain create d --page-sizes 16K", 3, "unsupported", "4K,2M,1G"),
-    ("domain create d --width 45", 3, "unsupported", "39, 44 bits"),
+    ("domain create d --width 45", 3, "unsupported", "39, 44, 48 bits"),
+    ("domain create d --nest-parent --width 48", 3, "unsupported", "39, 44 bits"),
     ("domain map domain3 --iova 0x8000000 --size 64K --memory vm2", 1, "reserved-range", "interrupts"),
     (f"domain map domain3 --iova {1 << 44:#x} --size 64K --memory vm2", 1, "out-of-aperture", "44 address bits"),
     ("invalidate domain3", 1, "nothing-bound", "need no invalidation"),
