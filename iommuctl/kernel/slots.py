@@ -42,10 +42,6 @@ class KernelSlots(ABC):
         self.machine = machine
 
     @abstractmethod
-    def nested(self, port: Port, table: int, binding: Binding) -> int:
-        """A new HWPT for a binding, nested on the parent's `table`."""
-
-    @abstractmethod
     def invalidate(self, request: InvalidateRequest) -> None:
         """As the hook."""
 
@@ -63,7 +59,7 @@ class KernelSlots(ABC):
             port.detach(slot.pasid)
             records.put_slot(slot, None)
         else:
-            record = self._made(port, change.new)
+            record = self.made(port, change.new)
             port.attach(record["pt"], slot.pasid)
             records.put_slot(slot, record)
         if before and before["nested"]:
@@ -86,7 +82,7 @@ class KernelSlots(ABC):
     def put_back(self, held: Occupant) -> None:
         """Put into a slot again what the rows say."""
         port = self.machine.devices.port(held.slot.rid)
-        record = self._made(port, held)
+        record = self.made(port, held)
         port.attach(record["pt"], held.slot.pasid)
         self.machine.records.put_slot(held.slot, record)
 
@@ -101,15 +97,9 @@ class KernelSlots(ABC):
         if self.machine.records.slot(slot) is None:
             yield f"{slot} is attached, but no HWPT is known that would be in it"
 
-    def _made(self, port: Port, held: Occupant) -> dict[str, Any]:
-        """The record of a slot that is to hold this: the domain's HWPT, or a new one nested on it."""
-        table = hwpt(self.machine, held.domain, port)
-        if not isinstance(held, Binding):
-            return {"pt": table, "nested": False}
-        if not self.machine.dry:
-            # The device is led to the table now, before the commit.
-            self.machine.context.write_out()
-        return {"pt": self.nested(port, table, held), "nested": True}
+    def made(self, port: Port, held: Occupant) -> dict[str, Any]:
+        """The record of a slot that is to hold a domain: the domain's HWPT."""
+        return {"pt": hwpt(self.machine, held.domain, port), "nested": False}
 
     def _check_siblings(self, change: SlotChange) -> None:
         """The kernel has one table for all devices of an IOMMU group, but for their PASIDs."""
@@ -151,14 +141,22 @@ class NestedBySlot(KernelSlots):
     def entries(self, span: tuple[int, int] | None, *, leaf: bool) -> Sequence[Entry]:
         """The requests for one nested HWPT: input addresses first..last, or everything."""
 
-    def nested(self, port: Port, table: int, binding: Binding) -> int:
-        machine, payload = self.machine, self.payload(binding)
+    def made(self, port: Port, held: Occupant) -> dict[str, Any]:
+        """The domain's HWPT, or for a binding a new one that is nested on it."""
+        found = super().made(port, held)
+        if not isinstance(held, Binding):
+            return found
+        machine, payload = self.machine, self.payload(held)
+        if not machine.dry:
+            # The device is led to the table now, before the commit.
+            machine.context.write_out()
         flags = uapi.IOMMU_HWPT_ALLOC_PASID if port.pasid_bits and machine.vendor.parents_take_pasids else 0
         iommufd = machine.iommufd
-        return objects.make(
+        nested = objects.make(
             machine,
-            lambda: iommufd.hwpt_alloc(port.dev_id, table, flags, data_type=payload.type, data=payload.data),
+            lambda: iommufd.hwpt_alloc(port.dev_id, found["pt"], flags, data_type=payload.type, data=payload.data),
         )
+        return {"pt": nested, "nested": True}
 
     def invalidate(self, request: InvalidateRequest) -> None:
         """One call for each binding, as each has a HWPT of its own; the kernel flushes device TLBs by itself."""

@@ -55,6 +55,5 @@ class _Parent:
             try:
                 self._guest.read(address & -8, 8)
             except OutsideMemory as error:
-                fields = {"S2": 1, "CLASS": access.kind}
-                raise Refused(F_TRANSLATION, f"stage 2: {error.what}", fields) from None
+                raise Refused(F_TRANSLATION, f"stage 2: {error.what}") from None
         return Mapped(address, Page(0, _ANY, _ANY, ALL, ALL, 3, 12, _ANY, True, False, []))

@@ -50,7 +50,7 @@ class SmmuFormats:
             yield from CdTable(guest, self._rows, features, owner(rid, stream), stream.contexts).runs()
 
     def translate_in_guest(self, request: TranslateRequest, guest: Memory) -> Translation:
-        """As GuestTables."""
+        """As GuestWalk."""
         stream = Streams(self._rows).get(request.slot.rid)
         assert stream
         return walk(self._features(request.slot.rid), stream, guest, request)

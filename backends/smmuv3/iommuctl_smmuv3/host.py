@@ -53,17 +53,15 @@ def _obstacle(machine: Machine, dev_id: int, known: dict[str, int]) -> str:
     features = Features.of(known)
     if lacking := [f"stage {stage}" for stage, has in ((1, features.s1p), (2, features.s2p)) if not has]:
         return f"the SMMU has no {' and no '.join(lacking)}: IDR0.S1P and IDR0.S2P tell"
-    iommufd, made = machine.iommufd, []
+    iommufd, kind = machine.iommufd, uapi.IOMMU_VIOMMU_TYPE_ARM_SMMUV3
+    ioas = parent = viommu = events = 0
     try:
         ioas = objects.make(machine, iommufd.ioas_alloc)
-        made.append(ioas)
         parent = objects.make(machine, lambda: iommufd.hwpt_alloc(dev_id, ioas, IOMMU_HWPT_ALLOC_NEST_PARENT))
-        made.append(parent)
-        kind = uapi.IOMMU_VIOMMU_TYPE_ARM_SMMUV3
-        made.append(viommu := objects.make(machine, lambda: iommufd.viommu_alloc(dev_id, parent, kind)[0]))
-        made.append(viommus.event_queue(machine, viommu, kind, ""))
+        viommu = objects.make(machine, lambda: iommufd.viommu_alloc(dev_id, parent, kind)[0])
+        events = viommus.event_queue(machine, viommu, kind, "")
     except KernelRefused as refused:
-        if refused.errno == errno.EOPNOTSUPP and len(made) == len(("IOAS", "parent")):
+        if refused.errno == errno.EOPNOTSUPP and parent and not viommu:
             fwb = "" if features.fwb else ", and IDR3.FWB is 0"
             return (
                 "the kernel cannot keep a guest's memory types from making DMA incoherent: the firmware does not say"
@@ -71,7 +69,7 @@ def _obstacle(machine: Machine, dev_id: int, known: dict[str, int]) -> str:
             )
         return f"{refused.what}: {refused.because}" if refused.because else refused.what
     finally:
-        objects.destroy_later(machine, *reversed(made))
+        objects.destroy_later(machine, *filter(None, (events, viommu, parent, ioas)))
     return ""
 
 

@@ -11,7 +11,6 @@ from iommuctl.hookspecs import CheckRequest, InvalidateRequest, SlotChange, Trut
 from iommuctl.kernel import viommus
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.slots import KernelSlots, in_order
-from iommuctl.kernel.vendor import Port
 from iommuctl.model import Binding, Domain, Occupant, Rid, Slot
 from iommuctl_smmuv3 import host
 from iommuctl_smmuv3.audit import audit_contexts
@@ -32,9 +31,6 @@ class SmmuSlots(KernelSlots):
         super().__init__(machine)
         self._rows = machine.context.rows
         self._streams = Streams(self._rows)
-
-    def nested(self, port: Port, table: int, binding: Binding) -> int:
-        raise TypeError(f"what is below {binding.slot} is entered as a whole, not with table {table} of {port.unit}")
 
     def install(self, change: SlotChange) -> None:
         slot, old, new = change.slot, change.old, change.new
@@ -94,7 +90,7 @@ class SmmuSlots(KernelSlots):
     # Caches
 
     def invalidate(self, request: InvalidateRequest) -> None:
-        """One call for each unit and kind of command: of the tables of one page table each."""
+        """For each unit one call for each kind of command, whichever bindings it is about."""
         by_unit: dict[str, tuple[int, list[int]]] = {}
         for binding in request.bindings:
             contexts = self._contexts(binding.slot.rid, binding.domain)
