@@ -220,7 +220,10 @@ class BackendSpec:
 
     @hookspec(firstresult=True)
     def iommuctl_devices(self, context: Context, rid: "Rid | None") -> "list[Device]":  # type: ignore[empty-body]
-        """All devices, or the one with that RID (an empty list when there is none)."""
+        """All devices, or the one with that RID (an empty list when there is none).
+
+        A backend that knows why one that is there is none of its own raises NoSuchDevice with that reason.
+        """
 
     @hookspec(firstresult=True)
     def iommuctl_units(self, context: Context) -> "list[IommuUnit]":  # type: ignore[empty-body]

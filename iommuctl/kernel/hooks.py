@@ -27,14 +27,15 @@ from iommuctl.hookspecs import (
     hookimpl,
 )
 
-_UNITS = "/sys/class/iommu"
-
 if TYPE_CHECKING:
     from iommuctl.architecture import TableFormats
     from iommuctl.capabilities import Capabilities
     from iommuctl.kernel.machine import Machine
     from iommuctl.kernel.vendor import Vendor
     from iommuctl.model import Device, Dirty, Domain, DomainRanges, IommuUnit, Memory, Rid
+
+
+_UNITS = "/sys/class/iommu"
 
 
 def why_not(is_ours: Callable[[str], bool], without: str) -> str:

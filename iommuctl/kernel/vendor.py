@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a backend of real hardware brings: its devices, its capabilities, and the payloads that are its vendor's own."""
+"""What a backend of real hardware brings: its devices, its capabilities, and how its slots are filled."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,7 +42,10 @@ class Devices(Protocol):
     """The devices of one folder's machine, within one transaction."""
 
     def find(self, rid: Rid | None) -> list[Device]:
-        """All devices, or the one with that RID (an empty list when there is none)."""
+        """All devices, or the one with that RID (an empty list when there is none).
+
+        Raises NoSuchDevice for one that is there, and behind no IOMMU of this backend.
+        """
 
     def port(self, rid: Rid) -> Port:
         """A device that is ours. Raises DeviceNotBound, Lost."""

@@ -15,24 +15,14 @@ from tests.differential.plans import Range
 from tests.differential.smmuv3.build import Pool, context
 from tests.differential.smmuv3.plans import Stage1, Tree
 from tests.hardware.held import held
+from tests.hardware.reference import machines
 from tests.hardware.shell import Shell
 from tests.hardware.smmuv3.nest import MIB
 from tests.hardware.smmuv3.nest import OTHER as RID2
 from tests.hardware.smmuv3.nest import RID as RID1
 
 IOVA = 0x700_0000
-TOPOLOGY = f"""
-device bind {RID1}
-device bind {RID2}
-memory create host --size 64K
-domain create domain1 --label host
-domain map domain1 --iova 0x10000 --size 64K --memory host
-memory create vm1 --size 4M
-domain create domain2 --nest-parent --label vm1
-domain map domain2 --iova 0 --size 4M --memory vm1
-memory create vm2 --size 4M
-domain create domain3 --nest-parent --label vm2
-domain map domain3 --iova 0 --size 4M --memory vm2
+TOPOLOGY = f"""{machines(RID1, RID2, memory="4M")}
 attach domain1 {RID1}
 attach domain3 {RID2}
 pgtable create a1 --parent domain2 --pool 0x100000+64K

@@ -12,6 +12,7 @@ import pytest
 from iommuctl_vtd.pasid_entry import FIRST_STAGE, NESTED, SECOND_STAGE
 from iommuctl_vtd.registers import ECAP
 from tests.hardware.held import held
+from tests.hardware.reference import machines
 from tests.hardware.shell import Shell
 from tests.hardware.vtd.kernel_tables import entries, slot
 
@@ -19,18 +20,7 @@ pytestmark = pytest.mark.nesting
 
 RID1, RID2 = "0000:00:10.0", "0000:00:11.0"
 IOVA = 0x7F0000000000
-TOPOLOGY = f"""
-device bind {RID1}
-device bind {RID2}
-memory create host --size 64K
-domain create domain1 --label host
-domain map domain1 --iova 0x10000 --size 64K --memory host
-memory create vm1 --size 32M
-domain create domain2 --nest-parent --label vm1
-domain map domain2 --iova 0 --size 32M --memory vm1
-memory create vm2 --size 32M
-domain create domain3 --nest-parent --label vm2
-domain map domain3 --iova 0 --size 32M --memory vm2
+TOPOLOGY = f"""{machines(RID1, RID2, memory="32M")}
 attach domain1 {RID1}
 attach domain2 {RID1} --pasid 1
 attach domain3 {RID1} --pasid 2
