@@ -77,8 +77,32 @@ Completion = Literal["done", "timeout", "invalid"]
 """What comes of a device-TLB invalidation: the device has forgotten, it never answers, or it answers nonsense."""
 
 
+PageResponse = Literal["success", "invalid", "failure"]
+"""What a group of page requests is answered with."""
+
+
+class PageRequest(NamedTuple):
+    """A device with PRI asks for the page of 4 KiB that begins at `iova`. It waits for an answer to its group.
+
+    The requests of a group are of one slot and have one index, of 9 bits; the `last` one has it answered. A request for
+    nothing is a stop marker: the device has asked for all that it will of that PASID, and waits for nothing.
+    """
+
+    slot: Slot
+    iova: int
+    read: bool
+    write: bool
+    group: int
+    last: bool
+    execute: bool = False
+    privileged: bool = False
+
+
 class Bus(Protocol):
     """The devices behind a unit, as far as it talks to them."""
+
+    def respond(self, source_id: int, pasid: int | None, group: int, response: PageResponse) -> None:
+        """Answer a group of a device's page requests; with a PASID, or without as devices may have it."""
 
     def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:
         """Have a device forget its translations of the addresses first..last, of the PASID or of no PASID."""
@@ -118,6 +142,12 @@ class Unit(Protocol):
 
         With kind "translated", `iova` is a physical address that a translation request was answered with, and the
         answer says whether the device may use it.
+        """
+
+    def page_request(self, request: PageRequest) -> None:
+        """A device's page request: it goes into the queue in memory, or the unit answers by itself, as where it is full.
+
+        Raises nothing: what cannot be queued is answered or dropped as the architecture says.
         """
 
     def walk(
@@ -219,6 +249,19 @@ class FaultRecords(Protocol):
 
         `source` is the unit's name among the backend's units.
         """
+
+
+class PageRequests(Protocol):
+    """What a Driver offers besides, when it declares `page_responses`."""
+
+    def take_page_requests(self) -> tuple[list[PageRequest], bool]:
+        """What the queue holds, the oldest first, and whether it has overflowed; there is room for others then.
+
+        What found no room is gone: the unit has answered its groups, or devices ask again.
+        """
+
+    def respond(self, slot: Slot, group: int, response: PageResponse) -> None:
+        """Have a group answered."""
 
 
 class Architecture(Protocol):

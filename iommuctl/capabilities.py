@@ -38,6 +38,9 @@ class Capabilities(NamedTuple):
     fault_records: bool = False
     """Faults that hardware records can be read."""
 
+    page_responses: tuple[str, ...] = ()
+    """What page requests can be answered with, of success, invalid and failure; none where nobody is told of any."""
+
     @property
     def page_sizes_by_granule(self) -> tuple[tuple[int, ...], ...]:
         """The page sizes of each granule, the default one first."""
@@ -67,4 +70,5 @@ class Capabilities(NamedTuple):
             "pasid_bits": self.pasid_bits,
             "pgtable_formats": list(self.pgtable_formats),
             **({"context_formats": list(self.context_formats)} if self.context_formats else {}),
+            **({"page_responses": list(self.page_responses)} if self.page_responses else {}),
         }
