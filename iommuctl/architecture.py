@@ -97,6 +97,11 @@ class PageRequest(NamedTuple):
     execute: bool = False
     privileged: bool = False
 
+    @property
+    def stops(self) -> bool:
+        """Whether it is a stop marker. Without PASID there are none: such a request is answered as any other."""
+        return self.last and self.slot.pasid is not None and not (self.read or self.write)
+
 
 class Bus(Protocol):
     """The devices behind a unit, as far as it talks to them."""
@@ -145,7 +150,7 @@ class Unit(Protocol):
         """
 
     def page_request(self, request: PageRequest) -> None:
-        """A device's page request: it goes into the queue in memory, or the unit answers by itself, as where it is full.
+        """Queue a device's page request in memory, or answer it where that cannot be, as in a queue that is full.
 
         Raises nothing: what cannot be queued is answered or dropped as the architecture says.
         """
@@ -257,7 +262,8 @@ class PageRequests(Protocol):
     def take_page_requests(self) -> tuple[list[PageRequest], bool]:
         """What the queue holds, the oldest first, and whether it has overflowed; there is room for others then.
 
-        What found no room is gone: the unit has answered its groups, or devices ask again.
+        What found no room is gone: the unit has answered its groups, or devices ask again. So where it has overflowed,
+        groups without their last request are not among them, and who has begun to collect one forgets it.
         """
 
     def respond(self, slot: Slot, group: int, response: PageResponse) -> None:

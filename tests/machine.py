@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from iommuctl.architecture import Completion
+from iommuctl.architecture import Completion, PageResponse
 from iommuctl.errors import NoRoom, OutsideMemory
 from iommuctl.formats.memory import PAGE, Run
 
@@ -144,6 +144,11 @@ class SilentBus:
         self.told: list[tuple[int, int | str | None, int, int]] = []
         self.completions: dict[int, Completion] = {}
         """What comes of invalidations, by source id; of others, that they are done."""
+        self.answers: list[tuple[int, int | None, int, PageResponse]] = []
+        """What groups of page requests were answered: source id, PASID, group, and the answer."""
+
+    def respond(self, source_id: int, pasid: int | None, group: int, response: PageResponse) -> None:
+        self.answers.append((source_id, pasid, group, response))
 
     def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:
         self.told.append((source_id, pasid, first, last))

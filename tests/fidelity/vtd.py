@@ -102,9 +102,9 @@ SUBJECTS: tuple[Subject, ...] = (
     ),
     Subject("device TLBs, translation requests", {VECTORS: f"{_UNIT}/test_ats.py"}, "QEMU's test devices have no ATS"),
     Subject(
-        "page requests and their responses",
-        {},
-        "they end at admission; requests and responses are encoded and decoded only",
+        "page requests and their responses, the page request queue",
+        {VECTORS: f"{_UNIT}/test_page_requests.py"},
+        "codes of the unit's own answers are not in our sources; QEMU's test devices have no PRI",
     ),
     Subject(
         "interrupt remapping, posted interrupts",

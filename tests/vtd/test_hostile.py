@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommuctl.architecture import Answer
+from iommuctl.architecture import Answer, PageRequest
 from iommuctl.errors import IommuError
 from iommuctl.formats import radix
 from iommuctl.formats.memory import PAGE
@@ -200,6 +200,10 @@ ENUMERATED: dict[str, list[int]] = {
     "GCMD": [QIE | TE, QIE | TE | SRTP, TE, 0, QIE],
     "FSTS": [0x10, 0x20, 0x40, 0xFFFFFFFF, 0],
     "ICS": [0, 1],
+    "PQA": [RING, RING | 7, 0x3000, NOWHERE, (1 << 64) - 1],
+    "PQH": [0, 32, 33, 1 << 18, (1 << 64) - 1],
+    "PQT": [0, 0xFE0, 0x1001, (1 << 64) - 1],
+    "PRS": [0, 1, 2, 3],
 }
 """Values of registers that mean something."""
 
@@ -243,6 +247,10 @@ def test_queues(seed: int) -> None:
         assert info in range(8)
         assert info or not stopped
         ask(machine, random)
+        flags = [random.random() < 0.5 for _ in range(5)]
+        iova, group = random.getrandbits(64), random.getrandbits(9)
+        unit.page_request(PageRequest(slot(random), iova, flags[0], flags[1], group, *flags[2:]))
+        assert unit.read_register("PQT") % 32 == unit.read_register("PQT") >> 19 == 0
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -50,7 +50,22 @@ def test_power_on() -> None:
     capabilities = {name: registers.pop(name) for name in ("CAP", "ECAP")}
     assert all(capabilities.values())
     assert registers == dict.fromkeys(
-        ("GSTS", "RTADDR", "IQA", "IQH", "IQT", "FSTS", "IQERCD", "ICS", *(f"FRCD{n}" for n in range(8))), 0
+        (
+            "GSTS",
+            "RTADDR",
+            "IQA",
+            "IQH",
+            "IQT",
+            "FSTS",
+            "IQERCD",
+            "ICS",
+            "PQH",
+            "PQT",
+            "PQA",
+            "PRS",
+            *(f"FRCD{n}" for n in range(8)),
+        ),
+        0,
     ) | {"FECTL": 1 << 31}
 
 

@@ -59,14 +59,7 @@ class Driver(ABC):
     def start(self) -> None:
         if because := self.why_not():
             raise Unsupported("the unit cannot be driven", because=because)
-        root, queue, status = (self._memory.allocate_run(pages) for pages in (1, QUEUE_PAGES, 1))
-        for address, pages in ((root, 1), (queue, QUEUE_PAGES), (status, 1)):
-            if address >> self._capability.haw:
-                raise Unsupported(
-                    "the unit cannot be driven",
-                    because=f"table memory at {address:#x} is beyond its {self._capability.haw} address bits",
-                )
-            self._memory.write(address, bytes(pages * PAGE))
+        root, queue, status = (self._zeroed(pages) for pages in (1, QUEUE_PAGES, 1))
         self._rows.put("vtd", "root", root)
         self._rows.put("vtd", "status", status)
         write = self._unit.write_register
@@ -78,6 +71,17 @@ class Driver(ABC):
         if not CAP.ESRTPS.get(self._capability.cap):
             self.announce((Change.ROOT_TABLE_SET, [Target(Slot(Rid(0, 0, 0, 0)), 0, 0)]))
         write("GCMD", GCMD.encode(QIE=1, TE=1))
+
+    def _zeroed(self, pages: int) -> int:
+        """Table memory that the unit can reach. Raises Unsupported."""
+        address = self._memory.allocate_run(pages)
+        if address >> self._capability.haw:
+            raise Unsupported(
+                "the unit cannot be driven",
+                because=f"table memory at {address:#x} is beyond its {self._capability.haw} address bits",
+            )
+        self._memory.write(address, bytes(pages * PAGE))
+        return address
 
     def domain_create(self, domain: Domain) -> None:
         root = radix.new_root(self.domain_format(domain), self._memory)
@@ -161,9 +165,12 @@ class Driver(ABC):
                         unit[command(scope, target, self._capability)] = None
                     elif self.has_ats(target.slot.rid):
                         devices[command(scope, target, self._capability)] = None
-        queue = CommandQueue(self._context, self._unit, self._rows.get("vtd", "status"))
-        queue.submit(unit)
-        queue.submit(devices)
+        self._queue.submit(unit)
+        self._queue.submit(devices)
+
+    @property
+    def _queue(self) -> CommandQueue:
+        return CommandQueue(self._context, self._unit, self._rows.get("vtd", "status"))
 
     def target(self, occupant: Occupant, span: Span | None = None) -> Target:
         """What tags the translations of a slot that is held so."""

@@ -8,6 +8,7 @@ descriptor's type has seven bits: the upper three stand in bits 11:9 and are zer
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from iommuctl.architecture import PageResponse
 from iommuctl.formats.bits import Address, Bit, Bits, Field, Fixed, Layout
 from iommuctl.formats.checks import Check, named, only
 
@@ -195,6 +196,10 @@ class PageGroupResponse(Layout, bits=256, name="vtd.page-group-response", revisi
     """Index of the group."""
 
     checks = (named(RC), only(PASID, PP=1))
+
+
+RESPONSES: Mapping[int, PageResponse] = MappingProxyType({0: "success", 1: "invalid", 15: "failure"})
+"""What RC means."""
 
 
 class PageGroupResponseRev3(PageGroupResponse, revision=3):

@@ -16,10 +16,12 @@ from iommuctl_vtd.caches import Caches
 from iommuctl_vtd.capability import ABORT_MODE, LEGACY_MODE, SCALABLE_MODE, Capability
 from iommuctl_vtd.invalidation import (
     DESCRIPTORS,
+    RESPONSES,
     ContextCacheInvalidate,
     DeviceTlbInvalidate,
     InvalidationWait,
     IotlbInvalidate,
+    PageGroupResponse,
     PasidCacheInvalidate,
     PasidDeviceTlbInvalidate,
     PasidIotlbInvalidate,
@@ -136,7 +138,7 @@ class Queue:
             raise QueueError(BAD_TYPE)
         if raw & self._capability.reserved(layout):
             raise QueueError(BAD_FIELD)
-        # No interrupts are remapped and no pages requested, so commands about these have nothing to do.
+        # No interrupts are remapped, so commands about these have nothing to do.
         if carry_out := self._COMMANDS.get(layout):
             carry_out(self, raw)
 
@@ -217,7 +219,15 @@ class Queue:
             self._status |= FSTS.ICE.mask
             self._record = self._record & ~IQERCD.ICESID.mask | IQERCD.encode(ICESID=source)
 
+    def _page_group_response(self, raw: int) -> None:
+        answer = PageGroupResponse
+        pasid = answer.PASID.get(raw) if answer.PP.get(raw) else None
+        # Devices take every other code for a failure.
+        response = RESPONSES.get(answer.RC.get(raw), "failure")
+        self._bus.respond(answer.RID.get(raw), pasid, answer.PRGI.get(raw), response)
+
     def _wait(self, raw: int) -> None:
+        # Nothing is under way that PD would have to drain: requests are in their queue, and devices have their answers.
         if InvalidationWait.SW.get(raw):
             data = InvalidationWait.STDATA.get(raw).to_bytes(4, "little")
             try:
@@ -234,6 +244,7 @@ class Queue:
         PasidIotlbInvalidate: _pasid_iotlb_invalidate,
         PasidCacheInvalidate: _pasid_invalidate,
         PasidDeviceTlbInvalidate: _pasid_device_tlb_invalidate,
+        PageGroupResponse: _page_group_response,
     }
 
 

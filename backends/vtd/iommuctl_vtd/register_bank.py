@@ -7,7 +7,7 @@ from functools import cached_property
 from iommuctl.errors import Unsupported, Usage
 from iommuctl.hookspecs import Rows
 from iommuctl_vtd.capability import DEFAULT_CAP, DEFAULT_ECAP, DEFAULT_HAW
-from iommuctl_vtd.registers import CAP
+from iommuctl_vtd.registers import CAP, ECAP
 
 _ROW = "vtd", "registers"
 MODES = ("scalable", "legacy")
@@ -60,6 +60,8 @@ def power_on(rows: Rows, options: Mapping[str, str]) -> None:
     registers = {"CAP": values["cap"], "ECAP": values["ecap"], "GSTS": 0, "RTADDR": 0, "IQA": 0, "IQH": 0, "IQT": 0}
     registers |= {"FSTS": 0, "FECTL": 1 << 31, "IQERCD": 0, "ICS": 0}
     registers |= {f"FRCD{index}": 0 for index in range(CAP.NFR.get(values["cap"]) + 1)}
+    if ECAP.PRS.get(values["ecap"]):
+        registers |= {"PQH": 0, "PQT": 0, "PQA": 0, "PRS": 0}
     rows.put(*_ROW, registers)
     rows.put("vtd", "mode", mode)
     rows.put("vtd", "haw", values["haw"])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver of scalable mode: PASID entries for attachments and bindings, and what is invalidated for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+from iommuctl.architecture import PageRequest, PageResponse
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
+from iommuctl.formats.memory import Run
 from iommuctl.hookspecs import CheckRequest, SlotChange
 from iommuctl.model import Attachment, Binding, Device, Occupant, Rid, Slot
 from iommuctl_vtd.audit import audit
@@ -14,8 +16,10 @@ from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, SCALABLE_MODE
 from iommuctl_vtd.commands import Span, Target
 from iommuctl_vtd.context_entry import ScalableContextEntry
 from iommuctl_vtd.driver import Driver
+from iommuctl_vtd.invalidation import RESPONSES
 from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE, PasidEntry
 from iommuctl_vtd.registers import ECAP
+from iommuctl_vtd.requested_pages import answer, page_queue, start_queue, take_page_requests
 from iommuctl_vtd.rules import Change
 from iommuctl_vtd.tables import Tables
 
@@ -49,7 +53,26 @@ class ScalableDriver(Driver):
             reserved=(INTERRUPT_RANGE,),
             pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1, PASID_BITS) if unit.has("PASID") else 0,
             pgtable_formats=tuple(f"vtd.first-stage-{n}" for n in unit.first_stage_levels) if nests else (),
+            page_responses=tuple(RESPONSES.values()) if page_queue(self._unit) else (),
         )
+
+    # Page requests
+
+    def start(self) -> None:
+        super().start()
+        if self._has("PRS"):
+            start_queue(self._unit, self._zeroed(1))
+
+    def take_page_requests(self) -> tuple[list[PageRequest], bool]:
+        return take_page_requests(self._memory, self._unit)
+
+    def respond(self, slot: Slot, group: int, response: PageResponse) -> None:
+        self._queue.submit([answer(slot, group, response)])
+
+    def used(self) -> Iterator[Run]:
+        yield from super().used()
+        if queue := page_queue(self._unit):
+            yield Run(queue, 1)
 
     # Devices
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from iommuctl.architecture import Answer, Bus, Recalled
+from iommuctl.architecture import Answer, Bus, PageRequest, Recalled
 from iommuctl.errors import OutsideMemory, Unsupported
 from iommuctl.formats.memory import read_word, write_word
 from iommuctl.hookspecs import Context
@@ -14,15 +14,18 @@ from iommuctl_vtd.fault_log import NEXT_RECORD, FaultLog
 from iommuctl_vtd.fault_record import REASONS
 from iommuctl_vtd.invalidation_registers import ICS
 from iommuctl_vtd.legacy_walk import LegacyWalk
+from iommuctl_vtd.page_queue import PageQueue
+from iommuctl_vtd.page_request import PQH, PQT
 from iommuctl_vtd.pasid_entry import PASS_THROUGH
 from iommuctl_vtd.queue import Queue
 from iommuctl_vtd.register_bank import RegisterBank, power_on
 from iommuctl_vtd.registers import CAP, FSTS, GCMD, GSTS, IQERCD, RTADDR
 from iommuctl_vtd.scalable_walk import ScalableWalk
-from iommuctl_vtd.walk import Mapped, Refused, Request, Rights, Walk
+from iommuctl_vtd.walk import Kind, Mapped, Refused, Request, Rights, Walk
 
 LATCHED_ROOT = "latched RTADDR"
-_PLAIN = ("RTADDR", "IQA", "FECTL")
+_PLAIN = ("RTADDR", "IQA", "FECTL", "PQA")
+_POSITIONS = {"PQH": PQH.PQH.mask, "PQT": PQT.PQT.mask}
 
 
 class Unit:
@@ -70,6 +73,10 @@ class Unit:
             self._clear_status(value)
         elif name == "ICS":
             self._put("ICS", self.read_register("ICS") & ~(value & ICS.IWC.mask))
+        elif name == "PRS":
+            self._put("PRS", self.read_register("PRS") & ~value)
+        elif name in _POSITIONS:
+            self._put(name, value & _POSITIONS[name])
         elif name.startswith("FRCD"):
             self._faults.free(name, value)
         elif name in _PLAIN:
@@ -170,6 +177,13 @@ class Unit:
             iotlb.fill(tag, request.iova, mapped, walker.trace[walker.above_tables :])
         return mapped, False
 
+    def page_request(self, request: PageRequest) -> None:
+        access: Access = "w" if request.write else "r"
+        walker, asked = self._start(
+            request.slot, request.iova, access, "page", self._caches, privileged=request.privileged
+        )
+        PageQueue(self._memory, self._registers, self._faults, self._bus).receive(request, asked, walker)
+
     def walk(
         self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"
     ) -> Translation:
@@ -192,7 +206,7 @@ class Unit:
         return self._caches.tables(legacy=RTADDR.TTM.get(self._rows.get("vtd", LATCHED_ROOT)) == LEGACY_MODE)
 
     def _start(
-        self, slot: Slot, iova: int, access: Access, kind: RequestKind, caches: Caches | None, *, privileged: bool
+        self, slot: Slot, iova: int, access: Access, kind: Kind, caches: Caches | None, *, privileged: bool
     ) -> tuple[Walk, Request]:
         if kind == "untranslated" and slot.pasid is None and INTERRUPT_RANGE[0] <= iova <= INTERRUPT_RANGE[1]:
             raise Unsupported(

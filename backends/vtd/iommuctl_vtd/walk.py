@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from iommuctl_vtd.caches import Caches
 
 
+Kind = RequestKind | Literal["page"]
+
+
 class Request(NamedTuple):
     """What a device asks for: to read or write, or for the translation to do so, or for pages."""
 
@@ -32,7 +35,7 @@ class Request(NamedTuple):
     iova: int
     write: bool
     privileged: bool
-    kind: RequestKind | Literal["page"] = "untranslated"
+    kind: Kind = "untranslated"
 
     @property
     def needs_ats(self) -> bool:

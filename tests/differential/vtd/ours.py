@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iommuctl.architecture import Completion, Unit
+from iommuctl.architecture import Completion, PageResponse, Unit
 from iommuctl.errors import OutsideMemory
 from iommuctl.iommu import Iommu
 from iommuctl.model import Access, Piece, Rid, Step
@@ -139,6 +139,9 @@ def fault(event: Dma, code: int, steps: tuple[Step, ...]) -> Faulted:
 
 class _Bus:
     """QEMU's devices answer each invalidation at once; our simulator's that have no TLB never do."""
+
+    def respond(self, source_id: int, pasid: int | None, group: int, response: PageResponse) -> None:
+        """No device has asked for pages."""
 
     def invalidate(self, source_id: int, pasid: int | None, first: int, last: int) -> Completion:  # noqa: ARG002
         return "done"
