@@ -17,7 +17,7 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
     {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "recorded", "spelling"},
-    {"architecture", "audit", "hookspecs", "requests", "kernel"},
+    {"architecture", "audit", "hookspecs", "page_groups", "requests", "kernel"},
     {"plugins"},
     {"state"},
     {

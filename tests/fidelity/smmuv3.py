@@ -127,9 +127,9 @@ SUBJECTS: tuple[Subject, ...] = (
     ),
     Subject("device TLBs, translation requests", {VECTORS: f"{_UNIT}/test_ats.py"}, "QEMU's test devices have no ATS"),
     Subject(
-        "page requests and their responses",
-        {},
-        "nothing comes through the PRI queue; requests and responses are encoded and decoded only",
+        "page requests and their responses, the PRI queue",
+        {VECTORS: f"{_UNIT}/test_page_requests.py"},
+        "QEMU's unit has no PRI",
     ),
     Subject(
         "memory types, shareability, allocation hints", {}, "the simulated memory has none; the fields are decoded only"

@@ -6,6 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iommuctl.architecture import PageRequest
 from iommuctl.formats.memory import PAGE
 from iommuctl.model import Access, RequestKind, Slot
 from iommuctl_smmuv3.refused import REASONS
@@ -186,7 +187,8 @@ def test_the_requests_above_get_everywhere() -> None:
 
 
 REGISTERS: dict[str, list[int]] = {
-    "CR0": [0xD, 0xC, 0x9, 0x5, 0x1D, 0x1FF, 0],
+    "PRIQ_BASE": [0xF0001, 0xF0008, COMMANDS | 8, 0x80_0001, (1 << 64) - 1],
+    "CR0": [0xF, 0xD, 0xE, 0xC, 0x9, 0x5, 0x1D, 0x1FF, 0],
     "CMDQ_BASE": [COMMANDS | 8, COMMANDS, COMMANDS | 31, 0x80_0000, (1 << 64) - 1],
     "EVENTQ_BASE": [0xE8008, 0xE8000, COMMANDS | 8, 0x80_0001, (1 << 64) - 1],
     "GERRORN": [0, 1, 4, 5, 0x15, (1 << 32) - 1],
@@ -221,13 +223,19 @@ def test_queues(seed: int) -> None:
     machine.switch_on(0x1000, 5)
     for _ in range(20):
         memory.reads = 0
-        name = random.choice([*REGISTERS, "CMDQ_PROD", "CMDQ_PROD", "CMDQ_PROD", "EVENTQ_CONS", "EVENTQ_PROD"])
+        others = ["EVENTQ_CONS", "EVENTQ_PROD", "PRIQ_CONS", "PRIQ_PROD"]
+        name = random.choice([*REGISTERS, "CMDQ_PROD", "CMDQ_PROD", "CMDQ_PROD", *others])
         values = REGISTERS.get(name, [random.randrange(LARGEST_QUEUE), random.getrandbits(32)])
         machine.unit.write_register(name, random.choice(values))
         # No more than the largest queue holds.
         assert memory.reads <= LARGEST_QUEUE
         assert machine.get("CMDQ_CONS") >> 24 in range(4)
         ask(machine, random, random.choice(SLOTS), random.choice(ADDRESSES))
+        flags = [random.random() < 0.5 for _ in range(5)]
+        iova, group = random.getrandbits(64), random.getrandbits(9)
+        answered = len(machine.bus.answers)
+        machine.unit.page_request(PageRequest(random.choice(SLOTS), iova, flags[0], flags[1], group, *flags[2:]))
+        assert len(machine.bus.answers) - answered in range(1 + flags[2])
 
 
 def test_the_units_above_can_be() -> None:

@@ -9,7 +9,7 @@ from iommuctl.errors import OutsideMemory
 from iommuctl.formats.memory import Memory
 from iommuctl.model import MAX_ADDRESS
 from iommuctl_smmuv3 import tlb_commands as tlbi
-from iommuctl_smmuv3.commands import COMMANDS, WHOLE_ADDRESS_SPACE, AtcInv, PriResp, Resume, StallTerm, Sync
+from iommuctl_smmuv3.commands import COMMANDS, RESPONSES, WHOLE_ADDRESS_SPACE, AtcInv, PriResp, Resume, StallTerm, Sync
 from iommuctl_smmuv3.configuration_commands import EVERY_STREAM, CfgiCd, CfgiCdAll, CfgiSte, CfgiSteRange, CfgiVmsPidm
 from iommuctl_smmuv3.event_queue import EventQueue
 from iommuctl_smmuv3.features import TERMINATE_ONLY, Features
@@ -227,9 +227,12 @@ class CommandQueue:
         self.waiting |= any(answer != "done" for answer in answers)
 
     def _pri_resp(self, raw: int) -> None:
-        # No page request has come through the PRI queue.
-        if self._enabled and PriResp.Resp.get(raw) == _ILLEGAL_RESP:
+        if not self._enabled:
+            return
+        if (code := PriResp.Resp.get(raw)) == _ILLEGAL_RESP:
             raise CommandError(CERROR_ILL)
+        pasid = PriResp.SubstreamID.get(raw) if PriResp.SSV.get(raw) else None
+        self._bus.respond(PriResp.StreamID.get(raw), pasid, PriResp.PRGIndex.get(raw), RESPONSES[code])
 
     def _resume(self, raw: int) -> None:
         self._events.resume(Resume.STAG.get(raw), Resume.StreamID.get(raw))

@@ -7,6 +7,7 @@ All commands by opcode: those about structures and translations are in `configur
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from iommuctl.architecture import PageResponse
 from iommuctl.formats.bits import Address, Bit, Bits, Fixed, Ignored, Layout
 from iommuctl.formats.checks import Check, named, only
 from iommuctl_smmuv3 import configuration_commands as configuration
@@ -61,6 +62,10 @@ class PriResp(Layout, bits=128, name="smmuv3.pri-resp"):
     Resp = Bits(77, 76, values={0: "failure", 1: "invalid request", 2: "success"})
 
     checks = (only(SubstreamID, SSV=1), named(Resp))
+
+
+RESPONSES: Mapping[int, PageResponse] = MappingProxyType({0: "failure", 1: "invalid", 2: "success"})
+"""What Resp means."""
 
 
 class Resume(Layout, bits=128, name="smmuv3.resume"):

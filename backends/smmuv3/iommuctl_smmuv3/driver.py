@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 
-from iommuctl.architecture import Stale, Unit
+from iommuctl.architecture import PageRequest, PageResponse, Stale, Unit
 from iommuctl.capabilities import Capabilities
 from iommuctl.errors import Unsupported
 from iommuctl.formats import radix
@@ -19,6 +19,7 @@ from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.invalidation import Span, Target, commands
 from iommuctl_smmuv3.missing import missing
 from iommuctl_smmuv3.recorded_faults import take_faults
+from iommuctl_smmuv3.requested_pages import answer, take_page_requests
 from iommuctl_smmuv3.rules import INVALIDATIONS, Change
 from iommuctl_smmuv3.ste import DSS_BYPASS
 from iommuctl_smmuv3.stream_slots import StreamSlots
@@ -71,6 +72,7 @@ class Driver:
             pasid_bits=min(features.ssid_bits, PASID_BITS),
             pgtable_formats=self.page_tables.names if nests else (),
             fault_records=True,
+            page_responses=("success", "invalid", "failure") if features.pri else (),
         )
 
     def start(self) -> None:
@@ -202,6 +204,14 @@ class Driver:
 
     def take_faults(self, source: str) -> Events:
         return take_faults(self.memory, self._unit, self.features, source)
+
+    # Page requests
+
+    def take_page_requests(self) -> tuple[list[PageRequest], bool]:
+        return take_page_requests(self.memory, self._unit, self.features)
+
+    def respond(self, slot: Slot, group: int, response: PageResponse) -> None:
+        submit(self._context, self._unit, self.features, [answer(slot, group, response)])
 
     # Looking after the tables
 

@@ -44,6 +44,8 @@ class Features(NamedTuple):
     msi: bool
     """Interrupts by writes to memory."""
     pri: bool
+    pps: bool
+    """Automatic answers to page requests with a PASID have it, whatever an STE says."""
     cd2l: bool
     """Two-level CD tables."""
     ttendian: int
@@ -127,6 +129,7 @@ class Features(NamedTuple):
             vmw=bool(IDR0.VMW.get(idr0)),
             msi=bool(IDR0.MSI.get(idr0)),
             pri=bool(IDR0.PRI.get(idr0)),
+            pps=bool(IDR3.PPS.get(idr3)),
             cd2l=bool(IDR0.CD2L.get(idr0)),
             ttendian=IDR0.TTENDIAN.get(idr0),
             stall_model=IDR0.STALL_MODEL.get(idr0),

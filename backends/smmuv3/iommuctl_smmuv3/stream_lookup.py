@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a StreamID to its STE: IHI0070 G.b section 3.3.1."""
 
+from collections.abc import Mapping
+
 from iommuctl_smmuv3.config_cache import L1STDS, STES, Cached
 from iommuctl_smmuv3.features import Features
 from iommuctl_smmuv3.refused import C_BAD_STE, C_BAD_STREAMID, F_CFG_CONFLICT, F_STE_FETCH, Refused
-from iommuctl_smmuv3.registers import TWO_LEVEL, StrtabBase, StrtabBaseCfg
+from iommuctl_smmuv3.registers import CR2, TWO_LEVEL, StrtabBase, StrtabBaseCfg
 from iommuctl_smmuv3.ste import Ste, illegal
 from iommuctl_smmuv3.stream_table import MAX_SPAN, L1Std, array_size
 from iommuctl_smmuv3.visits import Unreadable, Visits
@@ -25,6 +27,12 @@ class StreamTable:
         self._split = split if split in _SPLITS else _SPLITS[0]
         self._two_level = features.two_level and StrtabBaseCfg.FMT.get(config) == TWO_LEVEL
         self._base = StrtabBase.ADDR.get(base) & -self._size()
+
+    @classmethod
+    def of(cls, registers: Mapping[str, int], features: Features) -> "StreamTable":
+        """The table of a unit with these registers."""
+        records = bool(CR2.RECINVSID.get(registers["CR2"]))
+        return cls(registers["STRTAB_BASE"], registers["STRTAB_BASE_CFG"], features, records_bad_streams=records)
 
     def find(self, visits: Visits, stream: int) -> int:
         """The STE of a stream, which can be used. Raises Refused."""

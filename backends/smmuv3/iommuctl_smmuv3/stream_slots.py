@@ -75,7 +75,8 @@ class StreamSlots(Slots):
             fmt = driver.page_tables.stage2(granule, width)
             vmid = driver.tags.vmid(domain)
             fields = stage_2(fmt, driver.root_of(domain), vmid, driver.page_tables.output(granule))
-        return stream_entry(
+        # So that a device knows of each answer which PASID it is about, those of a full PRI queue included.
+        return Ste.encode(PPAR=stream.pri) | stream_entry(
             driver.features, ats=stream.ats, contexts=stream.contexts, dss=stream.dss, stage_2_fields=fields
         )
 

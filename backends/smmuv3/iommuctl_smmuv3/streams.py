@@ -32,6 +32,7 @@ class Stream(NamedTuple):
     cd_bits: int = 0
     foreign: bool = False
     """Whether the CDs are in a table that a guest owns."""
+    pri: bool = False
 
     @property
     def contexts(self) -> Contexts | None:
@@ -49,7 +50,7 @@ class Streams:
         self._rows = rows
 
     def add(self, device: Device) -> Stream:
-        stream = Stream(device.ats, device.pasid_bits)
+        stream = Stream(device.ats, device.pasid_bits, pri=device.pri)
         self.put(device.rid, stream)
         return stream
 

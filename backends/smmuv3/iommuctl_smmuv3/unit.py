@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from iommuctl.architecture import Answer, Bus
+from iommuctl.architecture import Answer, Bus, PageRequest
 from iommuctl.errors import Unsupported
 from iommuctl.hookspecs import Context
 from iommuctl.model import Access, Fault, RequestKind, Slot, Translation
@@ -14,6 +14,7 @@ from iommuctl_smmuv3.command_queue import CommandQueue
 from iommuctl_smmuv3.config_cache import CDS, L1CDS, L1STDS, STES, ConfigCache
 from iommuctl_smmuv3.event_queue import EventQueue
 from iommuctl_smmuv3.features import Features
+from iommuctl_smmuv3.pri_queue import PriQueue
 from iommuctl_smmuv3.queue_registers import CmdqCons
 from iommuctl_smmuv3.refused import (
     F_ACCESS,
@@ -173,6 +174,9 @@ class Unit:
         visits.remember()
         answer = self._answer(slot, iova, access, walk, mapped)
         return Answer(answer, mapped.hit, tuple(visits.recalled), walk.made_of, tuple(walk.tag or ()))
+
+    def page_request(self, request: PageRequest) -> None:
+        PriQueue(self._memory, self._registers, self.features, self._caches, self._bus).receive(request)
 
     def walk(
         self, slot: Slot, iova: int, access: Access, *, privileged: bool, kind: RequestKind = "untranslated"

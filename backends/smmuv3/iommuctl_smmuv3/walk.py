@@ -127,13 +127,7 @@ class Walk:
         return self._same_address(Refused(SILENT, f"the address has more than {self._features.oas} bits"))
 
     def _find_ste(self) -> int:
-        registers = self._registers
-        table = StreamTable(
-            registers["STRTAB_BASE"],
-            registers["STRTAB_BASE_CFG"],
-            self._features,
-            records_bad_streams=bool(CR2.RECINVSID.get(registers["CR2"])),
-        )
+        table = StreamTable.of(self._registers, self._features)
         ste = table.find(self.visits, self.request.stream)
         self._naming = len(self.visits.trace) - 1
         if not Ste.Config.get(ste) & BYPASS:

@@ -16,7 +16,6 @@ from iommuctl_vtd.capability import AW_OF_WIDTH, INTERRUPT_RANGE, SCALABLE_MODE
 from iommuctl_vtd.commands import Span, Target
 from iommuctl_vtd.context_entry import ScalableContextEntry
 from iommuctl_vtd.driver import Driver
-from iommuctl_vtd.invalidation import RESPONSES
 from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE, PasidEntry
 from iommuctl_vtd.registers import ECAP
 from iommuctl_vtd.requested_pages import answer, page_queue, start_queue, take_page_requests
@@ -53,7 +52,7 @@ class ScalableDriver(Driver):
             reserved=(INTERRUPT_RANGE,),
             pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1, PASID_BITS) if unit.has("PASID") else 0,
             pgtable_formats=tuple(f"vtd.first-stage-{n}" for n in unit.first_stage_levels) if nests else (),
-            page_responses=tuple(RESPONSES.values()) if page_queue(self._unit) else (),
+            page_responses=("success", "invalid", "failure") if page_queue(self._unit) else (),
         )
 
     # Page requests
