@@ -55,6 +55,7 @@ def iommuctl_capabilities(context: Context) -> Capabilities:
         physical_addresses=False,
         simulates=False,
         fault_records=False,
+        page_responses=(),
         pasid_bits=PASID_BITS,
     )
 

@@ -46,6 +46,7 @@ class Default(BackendSuite):
         reserved=(INTERRUPTS,),
         pasid_bits=20,
         pgtable_formats=("vtd.first-stage-4", "vtd.first-stage-5"),
+        page_responses=("success", "invalid", "failure"),
     )
 
 
@@ -94,7 +95,7 @@ class Small(BackendSuite):
         "ecap": hex(DEFAULT_ECAP & ~(ECAP.DT.mask | ECAP.PRS.mask | ECAP.PSS.mask) | ECAP.encode(PSS=5)),
     }
     declares: ClassVar = Default.declares._replace(
-        widths=(39,), page_sizes=(K4,), pasid_bits=6, pgtable_formats=("vtd.first-stage-4",)
+        widths=(39,), page_sizes=(K4,), pasid_bits=6, pgtable_formats=("vtd.first-stage-4",), page_responses=()
     )
 
 
@@ -161,7 +162,7 @@ class Legacy(BackendSuite):
     backend = "sim"
     ats = True
     options: ClassVar = {"mode": "legacy"}
-    declares: ClassVar = Default.declares._replace(nesting="none", pasid_bits=0, pgtable_formats=())
+    declares: ClassVar = Default.declares._replace(nesting="none", pasid_bits=0, pgtable_formats=(), page_responses=())
 
 
 class TestLegacyDeclaration(Legacy, DeclarationSuite): ...
@@ -202,6 +203,7 @@ class Limited(BackendSuite):
         physical_addresses=False,
         simulates=False,
         fault_records=False,
+        page_responses=(),
         pasid_bits=16,
     )
 

@@ -48,6 +48,7 @@ class Default(BackendSuite):
         granules=(SIZES_16K, SIZES_64K),
         pasid_bits=20,
         pgtable_formats=("smmuv3.stage-1-4k-48", "smmuv3.stage-1-16k-48", "smmuv3.stage-1-64k-48"),
+        page_responses=("success", "invalid", "failure"),
     )
 
 
@@ -111,6 +112,7 @@ class Small(BackendSuite):
         granules=(),
         pasid_bits=5,
         pgtable_formats=("smmuv3.stage-1-64k-48",),
+        page_responses=(),
     )
 
 

@@ -85,6 +85,7 @@ def iommuctl_device_remove(context: Context, device: Device) -> bool:
     with system.writing(Slot(device.rid)) as driver:
         driver.device_remove(device)
     system.tlbs.drop_device(device.rid)
+    system.groups.drop_device(device.rid)
     devices.remove(context.rows, device)
     return True
 

@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
 
 class DeviceTlbs:
-    """The TLBs of all devices, in rows; and the bus that invalidations come over (iommuctl.architecture.Bus).
+    """The TLBs of all devices, in rows, and what becomes of invalidations (iommuctl.architecture.Bus).
 
     A device may ask again as soon as it has forgotten. `ask_again` has the answer that would be wrong at that moment,
     or None: then the worst device that is allowed has it at once.

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, cast
 
-from iommuctl.architecture import Answer, Architecture, Driver, FaultRecords, Unit
+from iommuctl.architecture import Answer, Architecture, Driver, FaultRecords, PageRequest, Unit
 from iommuctl.hookspecs import Context, UnmapRequest
 from iommuctl.model import Slot
 from iommuctl.recorded import Events
+from iommuctl_sim.bus import DeviceBus
 from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
 from iommuctl_sim.journal import Journal
+from iommuctl_sim.page_groups import PageGroups
 from iommuctl_sim.peek import Peek
 from iommuctl_sim.sanitizer import Sanitizer, same
 from iommuctl_sim.watched import WatchedContext, still_reached, torn
@@ -35,8 +37,16 @@ class System:
         return DeviceTlbs(self.context.rows, self._answer_that_is_wrong)
 
     @cached_property
+    def groups(self) -> PageGroups:
+        return PageGroups(self.context.rows, self.context.warn)
+
+    @cached_property
+    def _bus(self) -> DeviceBus:
+        return DeviceBus(self.tlbs, self.groups)
+
+    @cached_property
     def unit(self) -> Unit:
-        return self.architecture.unit(self.context, self.tlbs)
+        return self.architecture.unit(self.context, self._bus)
 
     @cached_property
     def driver(self) -> Driver:
@@ -77,10 +87,15 @@ class System:
         """What the driver reads out of the unit's records; it declares that it can."""
         return [cast("FaultRecords", self.driver).take_faults(UNIT)]
 
+    def page_request(self, request: PageRequest) -> None:
+        """A device asks for a page. Raises InUse where it waits for an answer to a group of that index."""
+        self.groups.sent(request)
+        self.unit.page_request(request)
+
     def unit_now(self, question: Question) -> Answer:
         """What the unit would answer a translation request at this moment; it does not come to it."""
         slot, iova, access, privileged = question
-        unit = self.architecture.unit(Peek(self.context), self.tlbs)
+        unit = self.architecture.unit(Peek(self.context), self._bus)
         return unit.request(slot, iova, access, privileged=privileged, kind="translation")
 
     def _answer_that_is_wrong(self, question: Question) -> Told | None:
