@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from iommuctl.architecture import PageRequest
 from iommuctl.model import Rid, Slot
 from iommuctl_vtd.requested_pages import requested
+from iommuctl_vtd.tables import Tables
 from tests.page_requests import STEPS, any_sequence
 from tests.vtd.driven import Driven
 from tests.vtd.fault_cases import ECAP
@@ -251,10 +252,21 @@ def driven() -> tuple[Driven, list[Slot]]:
     return machine, [Slot(rid, pasid) for rid in rids for pasid in (None, 5)]
 
 
-def test_the_driver_starts_a_queue() -> None:
+def test_the_first_device_with_pri_starts_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there before PRE is set, and is not started again."""
     machine = Driven()
+    assert read(machine, "PQA") == 0
+    machine.device("00:01.0", ats=True)
+    assert read(machine, "PQA") == 0
+    before: list[int] = []
+    monkeypatch.setattr(Tables, "add_context", lambda _tables, _device: before.append(read(machine, "PQA")))
+    machine.device("00:02.0", ats=True, pri=True)
     queue = read(machine, "PQA")
-    assert (queue & 0xFFF, read(machine, "PQH"), read(machine, "PQT"), read(machine, "PRS")) == (0, 0, 0, 0)
+    machine.unit.write_register("PQH", 32)
+    machine.device("00:03.0", ats=True, pri=True)
+    assert before == [queue, queue]
+    assert (queue & 0xFFF, read(machine, "PQH"), read(machine, "PQT"), read(machine, "PRS")) == (0, 32, 0, 0)
+    assert queue
     assert machine.memory.read(queue, 4096) == bytes(4096)
     assert machine.driver.capabilities().page_responses == ("success", "invalid", "failure")
     machine.accounts()

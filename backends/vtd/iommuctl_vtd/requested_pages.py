@@ -20,8 +20,13 @@ def start_queue(unit: Unit, address: int) -> None:
     unit.write_register("PQA", PQA.encode(PQS=0, PQA=address))
 
 
+def has_queue(unit: Unit) -> bool:
+    """Whether the unit has the registers of a queue."""
+    return "PQA" in unit.registers()
+
+
 def page_queue(unit: Unit) -> int:
-    """Where the queue lies; 0 without one."""
+    """Where the queue lies; 0 before there is one."""
     return PQA.PQA.get(unit.registers().get("PQA", 0))
 
 

@@ -18,7 +18,7 @@ from iommuctl_vtd.context_entry import ScalableContextEntry
 from iommuctl_vtd.driver import Driver
 from iommuctl_vtd.pasid_entry import NESTED, SECOND_STAGE, PasidEntry
 from iommuctl_vtd.registers import ECAP
-from iommuctl_vtd.requested_pages import answer, page_queue, start_queue, take_page_requests
+from iommuctl_vtd.requested_pages import answer, has_queue, page_queue, start_queue, take_page_requests
 from iommuctl_vtd.rules import Change
 from iommuctl_vtd.tables import Tables
 
@@ -52,15 +52,10 @@ class ScalableDriver(Driver):
             reserved=(INTERRUPT_RANGE,),
             pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1, PASID_BITS) if unit.has("PASID") else 0,
             pgtable_formats=tuple(f"vtd.first-stage-{n}" for n in unit.first_stage_levels) if nests else (),
-            page_responses=("success", "invalid", "failure") if page_queue(self._unit) else (),
+            page_responses=("success", "invalid", "failure") if has_queue(self._unit) else (),
         )
 
     # Page requests
-
-    def start(self) -> None:
-        super().start()
-        if self._has("PRS"):
-            start_queue(self._unit, self._zeroed(1))
 
     def take_page_requests(self) -> tuple[list[PageRequest], bool]:
         return take_page_requests(self._memory, self._unit)
@@ -83,6 +78,9 @@ class ScalableDriver(Driver):
             f"it takes PASIDs of up to {limit} bits": device.pasid_bits > limit,
         }
         self._check_served(device.rid, reasons)
+        # Before PRE is set: VT-d 4.1 section 11.4.11.3.
+        if device.pri and has_queue(self._unit) and not page_queue(self._unit):
+            start_queue(self._unit, self._zeroed(1))
         self._tables.add_context(device)
 
     def device_remove(self, device: Device) -> None:
