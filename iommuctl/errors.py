@@ -143,6 +143,12 @@ class NothingBound(RefusedError):
     id = "nothing-bound"
 
 
+class NotWaiting(RefusedError):
+    """Nobody waits for that answer: it was given before, or the fault has none."""
+
+    id = "not-waiting"
+
+
 class StateDamaged(RefusedError):
     """The state folder cannot be trusted: a file of it is truncated, foreign or missing."""
 
@@ -285,6 +291,12 @@ class NoSuchMemory(NoSuchObjectError):
     """No memory has that name or id."""
 
     id = "no-such-memory"
+
+
+class NoSuchFault(NoSuchObjectError):
+    """No fault of that number is known."""
+
+    id = "no-such-fault"
 
 
 class NoSuchStructure(NoSuchObjectError):

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         Rid,
         Translation,
     )
+    from iommuctl.page_requests import AskedPages, PageAnswer
     from iommuctl.recorded import Events
 
 __all__ = [
@@ -93,7 +94,7 @@ __all__ = [
     "hookimpl",
 ]
 
-API_VERSION = (1, 2)
+API_VERSION = (1, 3)
 
 hookspec = pluggy.HookspecMarker("iommuctl")
 hookimpl = pluggy.HookimplMarker("iommuctl")
@@ -280,6 +281,23 @@ class BackendSpec:
         real hardware nothing may fail once something was read, and what cannot be read is told with `context.warn`:
         the core notes what it is handed over before all else, and stores it even where the operation is undone. Rows
         of the backend are not, hence `request.positions`. Where the kernel's objects are lost, nothing is handed over.
+        """
+
+    @hookspec(firstresult=True)
+    def iommuctl_page_requests(self, context: Context) -> "AskedPages":  # type: ignore[empty-body]
+        """Hand over the page requests that queues hold, and take them out of them.
+
+        For a backend that declares `page_responses`. It is bounded: what a flood leaves is there for the next call. On
+        real hardware a hook notes an intent before it reads: in the repair of a reader that died, what it took out
+        (which no token of `truth` tells of) is answered invalid. What was read is kept as that of `iommuctl_faults`.
+        """
+
+    @hookspec(firstresult=True)
+    def iommuctl_respond(self, context: Context, request: "PageAnswer") -> bool:  # type: ignore[empty-body]
+        """Answer a group of page requests, by a response that is declared. Returns True.
+
+        A group that was answered by others meanwhile, as when its table went, needs no answer: that is no error. On
+        real hardware an intent is noted before, and the repair answers again.
         """
 
     @hookspec(firstresult=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """class Iommu: the generic layer, one method per operation."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from iommuctl.errors import (
     CannotNest,
@@ -18,8 +18,8 @@ from iommuctl.errors import (
     Usage,
     ZeroSize,
 )
+from iommuctl.faulting import Faulting
 from iommuctl.formats.memory import PAGE
-from iommuctl.hardware import Hardware
 from iommuctl.model import (
     MAX_ADDRESS,
     Access,
@@ -38,11 +38,8 @@ from iommuctl.rules import check_label, check_numbers, check_pasid, check_pasid_
 from iommuctl.session import Operation
 from iommuctl.slots import install, nested_below, take_off, unbind
 
-if TYPE_CHECKING:
-    from iommuctl.recorded import FaultList
 
-
-class Iommu(Hardware):
+class Iommu(Faulting):
     """Linux I/O page tables, over any backend.
 
     `state` is the state folder (default: $IOMMUCTL_STATE, else the user's), `backend` the backend of a new one.
@@ -255,21 +252,6 @@ class Iommu(Hardware):
                 return translate(operation, request)
             answer: Translation = operation.call("translate", request=request)
             return answer
-
-    def faults(self) -> "FaultList":
-        """The faults that hardware recorded: what its queues hold is taken out of them, and listed with what is stored.
-
-        In a dry run and in a block of reading, the queues are left as they are. Raises Unsupported where the backend
-        is told of no faults.
-        """
-        from iommuctl.faults import collect, known
-
-        with self._read() as operation:
-            transaction, found = operation.transaction, known(operation)
-            if self.dry_run or self.in_reading or transaction.dry_run or not transaction.meta("backend"):
-                return found
-        with self._change() as operation:
-            return collect(operation)
 
     def check(self) -> list[str]:
         """Sentences about where tables and rows disagree; an empty list when all is well."""

@@ -7,8 +7,10 @@ from iommuctl.cd_pools import guests
 from iommuctl.errors import OutsideMemory
 from iommuctl.formats.memory import FileMemory
 from iommuctl.model import NO_PHYSICAL, Memory, MemoryWrite
+from iommuctl.page_faults import is_served
 from iommuctl.requests import Truth
 from iommuctl.session import Operation
+from iommuctl.state.page_groups import PageGroupRows
 
 
 class NamedMemory:
@@ -72,4 +74,7 @@ def truth(operation: Operation) -> Truth:
     books = operation.books
     domains = books.domains()
     mappings = {domain.id: books.mappings(domain) for domain in domains}
-    return Truth(domains, mappings, {held.slot: held for held in books.slots()}, books.memories(), guests(operation))
+    slots = {held.slot: held for held in books.slots()}
+    asking = {slot for slot, held in slots.items() if is_served(operation, held)}
+    tokens = [group.token for group in PageGroupRows(operation.transaction.connection).waiting()]
+    return Truth(domains, mappings, slots, books.memories(), guests(operation), asking, tokens)

@@ -62,10 +62,13 @@ class Objects(Labels):
 
     def device_remove(self, rid: Rid | str, *, force: bool = False) -> None:
         """Take a simulated device away; `force` empties its slots first. Raises InUse."""
+        from iommuctl.state.handlers import HandlerRows
+
         with self._change(f"device remove {rid}") as operation:
             device = operation.device(rid)
             take_off(operation, f"device {device.rid}", operation.books.slots(rid=device.rid), force=force)
             operation.call("device_remove", device=device)
+            HandlerRows(operation.transaction.connection).drop_device(device.rid)
 
     def devices(self) -> list[Device]:
         """All devices, ordered by RID."""

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults that hardware recorded: what a queue of events tells, and what is kept of it.
 
-They are unrecoverable: nobody waits for an answer, and the request is over.
+They are unrecoverable: nobody waits for an answer, and the request is over. Page requests wait for one:
+iommuctl.page_requests.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from iommuctl.model import Access, Rid
+from iommuctl.page_requests import PageGroup
 
 
 class RecordedFault(NamedTuple):
@@ -71,7 +73,8 @@ class Incomplete(NamedTuple):
 
 
 class FaultList(NamedTuple):
-    """Every fault that is kept, the one that came last at the end, and what is missing."""
+    """Every fault that is kept, the one that came last at the end, and what is missing; the page requests that wait."""
 
     faults: list[KnownFault]
     incomplete: list[Incomplete]
+    waiting: tuple[PageGroup, ...] = ()

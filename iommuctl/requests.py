@@ -55,12 +55,16 @@ class SlotChange(NamedTuple):
 
     `guest` is there where `context_tables_in_guest` is declared and `old` or `new` is a binding: the memory of its
     parent, addressed by GPA. Its pages come from one pool, which stays the RID's until the last of its bindings goes.
+
+    `page_requests` says that page requests of the slot are to be queued, by what the slot goes to; it is there where
+    `page_responses` are declared. On real hardware `old` and `new` can be the same but for that.
     """
 
     slot: Slot
     old: Occupant | None
     new: Occupant | None
     guest: TableMemory | None = None
+    page_requests: bool = False
 
 
 class InvalidateRequest(NamedTuple):
@@ -163,7 +167,8 @@ class FaultsRequest(NamedTuple):
 class Truth(NamedTuple):
     """What the rows say: all that should be there. `mappings` are ascending, by the ids of the domains.
 
-    `guests` are the memories that SlotChange.guest was for the devices with bindings.
+    `guests` are the memories that SlotChange.guest was for the devices with bindings. `page_requests` are the slots
+    whose page requests are to be queued (SlotChange), `tokens` are those of the groups that wait for an answer.
     """
 
     domains: Sequence[Domain]
@@ -171,6 +176,8 @@ class Truth(NamedTuple):
     slots: Mapping[Slot, Occupant]
     memories: Sequence[Memory]
     guests: Mapping[Rid, TableMemory] = {}
+    page_requests: Set[Slot] = frozenset()
+    tokens: Sequence[Any] = ()
 
 
 class RepairRequest(NamedTuple):

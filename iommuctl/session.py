@@ -274,9 +274,9 @@ class Session:
         """Have the backend bring what an unfinished change left in the kernel to what the rows say."""
         from iommuctl.named_memory import truth
         from iommuctl.plugins import load_backend
-        from iommuctl.state.faults import store_noted
+        from iommuctl.state import faults, page_groups
 
-        others = store_noted(transaction, intents)
+        others = page_groups.store_noted(transaction, faults.store_noted(transaction, intents))
         if intents and not others:
             return
         request = RepairRequest(others, truth(Operation(self, transaction)))

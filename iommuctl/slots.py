@@ -13,10 +13,11 @@ def install(operation: Operation, change: SlotChange) -> Occupant | None:
     """Have the backend make the change, and the row say so; returns what the slot holds now.
 
     Raises what check_nesting raises where all nested slots of a device share its parent, and what with_guest raises
-    where its CD table is in guest memory.
+    where its CD table is in guest memory. Page requests that wait in the slot are answered invalid.
     """
     nesting, in_guest = operation.capabilities.nesting, operation.capabilities.context_tables_in_guest
-    # Imported where it applies: most commands change no slot, and most backends need neither.
+    asking = operation.capabilities.page_responses and operation.device(change.slot.rid).pri
+    # Imported where it applies: most commands change no slot, and most backends need none.
     if nesting == "device":
         from iommuctl.nesting import check_nesting
 
@@ -25,8 +26,16 @@ def install(operation: Operation, change: SlotChange) -> Occupant | None:
         from iommuctl.cd_pools import with_guest
 
         change = with_guest(operation, change)
+    if asking:
+        from iommuctl.page_faults import collect, end_pending, is_served
+
+        collect(operation)
+        if change.new and is_served(operation, change.new):
+            change = change._replace(page_requests=True)
     operation.call("install", change=change)
     operation.books.put_slot(change.slot, change.new)
+    if asking:
+        end_pending(operation, change.slot)
     if in_guest and isinstance(change.old, Binding):
         from iommuctl.cd_pools import release_unused
 

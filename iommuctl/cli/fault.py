@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`iommuctl fault`: requests of devices that were refused."""
+"""`iommuctl fault`: requests of devices that were refused, and page requests that wait for an answer."""
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,36 +14,74 @@ from iommuctl.cli.session import session_of
 from iommuctl.model import Slot
 
 if TYPE_CHECKING:
+    from iommuctl.architecture import PageRequest
+    from iommuctl.page_requests import PageGroup
     from iommuctl.recorded import Incomplete, KnownFault
 
 EXAMPLES = """
 iommuctl fault list
+# the device may use the pages of group 7 now
+iommuctl fault respond 7 success
 # the records themselves, as `table decode` takes them
 iommuctl fault list -j | jq -r '.faults[] | [.structure, .raw[]] | join(" ")'
 """
 
-app = module_app("Faults: requests of devices that were refused.", EXAMPLES)
+app = module_app("Faults: requests of devices that were refused, and page requests that wait for an answer.", EXAMPLES)
+
+
+@app.command("respond")
+def respond(
+    ctx: typer.Context,
+    id_: Annotated[int, typer.Argument(metavar="ID", help="The group, by its number in `fault list`.")],
+    response: Annotated[Literal["success", "invalid", "failure"], typer.Argument(help="What the device is told.")],
+) -> None:
+    """Answer a group of page requests, for which its device waits.
+
+    success: the pages can be used now, it may ask for them again. invalid: it may not use them. failure: nothing can be
+    told, which the device takes for the end of all its page requests; not every backend has it. A group is answered
+    once. What waits in a slot is answered invalid by itself when the slot changes.
+    """
+    session = session_of(ctx)
+    group = session.iommu.respond(id_, response)
+    session.changed(
+        f"{group.slot}: page request group {id_} was answered {response}", {**page_group(group), "response": response}
+    )
 
 
 @app.command("list")
 def list_(ctx: typer.Context, brief: Brief = False) -> None:
-    """List the faults that hardware recorded, the last one at the end.
+    """List the page requests that wait, and the faults that hardware recorded, the last one at the end.
 
     What is in the hardware's queues is taken out of them and kept in the state folder, so that it is listed again the
     next time. The same fault again is counted: that of the same slot, with the same code and access, in the same 4 KiB.
     LAST is when it was read, as records have no time. 1000 are kept. What was lost is said on stderr.
     """
     session = session_of(ctx)
-    faults, incomplete = session.iommu.faults()
+    faults, incomplete, waiting = session.iommu.faults()
     if session.json:
-        session.document({"faults": [fault(each) for each in faults], "lost": [each._asdict() for each in incomplete]})
+        session.document(
+            {
+                "faults": [fault(each) for each in faults],
+                "page_requests": [page_group(each) for each in waiting],
+                "lost": [each._asdict() for each in incomplete],
+            }
+        )
         return
     for each in incomplete:
         for text in _missing(each):
             sys.stderr.write(f"warning: {safe(text)}\n")
     if brief:
-        session.out.lines(str(each.id) for each in faults)
+        session.out.lines(str(key) for key in (*(each.id for each in waiting), *(each.id for each in faults)))
         return
+    if waiting:
+        session.out.table(
+            [Column("ID"), Column("AGE"), Column("SLOT", "rid"), Column("PAGES", "address"), Column("ACCESS")],
+            [_waiting_row(each) for each in waiting],
+            empty="",
+        )
+        if not faults:
+            return
+        session.out.line()
     session.out.table(
         [
             Column("ID"),
@@ -78,6 +116,38 @@ def fault(known: "KnownFault") -> dict[str, Any]:
         "structure": what.structure or None,
         "raw": [f"{word:#x}" for word in what.raw],
     }
+
+
+def page_group(group: "PageGroup") -> dict[str, Any]:
+    """A group of page requests as JSON."""
+    return {
+        "id": group.id,
+        "rid": group.slot.rid,
+        "pasid": group.slot.pasid,
+        "since": _time(group.since),
+        "age": _age(group),
+        "requests": [
+            {"iova": f"{each.iova:#x}", "access": _access(each), "privileged": each.privileged}
+            for each in group.requests
+        ],
+    }
+
+
+def _waiting_row(group: "PageGroup") -> list[str]:
+    pages = [f"{each.iova:#x}" for each in group.requests[:4]]
+    if more := len(group.requests) - len(pages):
+        pages.append(f"and {more} more")
+    access = dict.fromkeys(_access(each) for each in group.requests)
+    return [str(group.id), f"{_age(group)} s", str(group.slot), ", ".join(pages), ", ".join(access)]
+
+
+def _access(request: "PageRequest") -> str:
+    allowed = {"r": request.read, "w": request.write, "x": request.execute}
+    return "".join(letter for letter, asked in allowed.items() if asked)
+
+
+def _age(group: "PageGroup") -> int:
+    return max(0, int(time.time()) - group.since)
 
 
 def _row(known: "KnownFault") -> list[str]:

@@ -79,7 +79,8 @@ class Books:
         self._execute("UPDATE domain SET label = ? WHERE id = ?", (label, domain.id))
 
     def remove_domain(self, domain: Domain) -> None:
-        self._execute("DELETE FROM mapping WHERE domain = ?", (domain.id,))
+        for table in ("mapping", "fault_handler"):
+            self._execute(f"DELETE FROM {table} WHERE domain = ?", (domain.id,))
         self._execute("DELETE FROM domain WHERE id = ?", (domain.id,))
 
     # Mappings

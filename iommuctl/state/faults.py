@@ -15,6 +15,7 @@ from typing import Any
 from iommuctl.model import Rid
 from iommuctl.recorded import Events, FaultList, Incomplete, KnownFault, RecordedFault
 from iommuctl.requests import FaultsRequest
+from iommuctl.state.page_groups import NEXT_ID
 from iommuctl.state.transaction import Transaction
 
 KEPT = 1000
@@ -101,6 +102,10 @@ class FaultRows:
             [Incomplete(source, lost, bool(exact), dropped) for source, lost, exact, dropped in missing],
         )
 
+    def has(self, key: int) -> bool:
+        """Whether a fault of that id is kept."""
+        return self._execute("SELECT 1 FROM fault WHERE id = ?", (key,)).fetchone() is not None
+
     def _make_room(self) -> None:
         surplus = "id IN (SELECT id FROM fault ORDER BY seen DESC LIMIT -1 OFFSET ?)"
         self._execute(
@@ -122,9 +127,9 @@ class FaultRows:
         )
         if not again.rowcount:
             self._execute(
-                """INSERT INTO fault (name, reason, iova, structure, raw, last, seen, source, rid, pasid, code, access,
-                    page, first, count)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)""",
+                f"""INSERT INTO fault (id, name, reason, iova, structure, raw, last, seen, source, rid, pasid, code,
+                    access, page, first, count)
+                VALUES ({NEXT_ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)""",
                 (*record, *key, now),
             )
 

@@ -4,7 +4,7 @@
 import sqlite3
 
 APPLICATION_ID = 0x696F6D6D  # "iomm"
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -61,6 +61,18 @@ CREATE TABLE IF NOT EXISTS fault (
 CREATE TABLE IF NOT EXISTS fault_source (
     name TEXT PRIMARY KEY, position TEXT NOT NULL, lost INTEGER NOT NULL, exact INTEGER NOT NULL,
     dropped INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Groups of page requests. A group is "begun" until its last request was read, then "waiting", then it is its answer,
+-- which `by` gave. Ids are no fault's either. pasid is -1 for requests without one.
+CREATE TABLE IF NOT EXISTS page_group (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, rid TEXT NOT NULL, pasid INTEGER NOT NULL,
+    token TEXT NOT NULL, requests TEXT NOT NULL, since INTEGER NOT NULL, by TEXT NOT NULL, answered INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS page_group_open ON page_group (state, rid, pasid, token) WHERE state IN ('begun', 'waiting');
+
+-- Who answers the page requests of a slot, or (rid is '' then) of all slots of a domain that have no row of their own.
+CREATE TABLE IF NOT EXISTS fault_handler (
+    domain INTEGER NOT NULL, rid TEXT NOT NULL, pasid INTEGER NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL,
+    PRIMARY KEY (domain, rid, pasid)) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS backend_row (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;

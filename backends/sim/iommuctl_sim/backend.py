@@ -26,6 +26,7 @@ from iommuctl.hookspecs import (
     hookimpl,
 )
 from iommuctl.model import Device, DmaResult, Domain, IommuUnit, Rid, Slot, Translation
+from iommuctl.page_requests import AskedPages, PageAnswer
 from iommuctl.recorded import Events
 from iommuctl_sim import devices
 from iommuctl_sim.dma import Dma
@@ -141,6 +142,17 @@ def iommuctl_check(context: Context, request: CheckRequest) -> list[str]:
 @hookimpl
 def iommuctl_faults(context: Context, request: FaultsRequest) -> list[Events]:  # noqa: ARG001 - all is in the registers
     return System(context).take_faults()
+
+
+@hookimpl
+def iommuctl_page_requests(context: Context) -> AskedPages:
+    return System(context).take_page_requests()
+
+
+@hookimpl
+def iommuctl_respond(context: Context, request: PageAnswer) -> bool:
+    System(context).respond(request)
+    return True
 
 
 @hookimpl

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, cast
 
-from iommuctl.architecture import Answer, Architecture, Driver, FaultRecords, PageRequest, Unit
+from iommuctl.architecture import Answer, Architecture, Driver, FaultRecords, PageRequest, PageRequests, Unit
 from iommuctl.hookspecs import Context, UnmapRequest
 from iommuctl.model import Slot
+from iommuctl.page_requests import Asked, AskedPages, PageAnswer
 from iommuctl.recorded import Events
 from iommuctl_sim.bus import DeviceBus
 from iommuctl_sim.device_tlb import DeviceTlbs, Question, Told
@@ -86,6 +87,15 @@ class System:
     def take_faults(self) -> list[Events]:
         """What the driver reads out of the unit's records; it declares that it can."""
         return [cast("FaultRecords", self.driver).take_faults(UNIT)]
+
+    def take_page_requests(self) -> AskedPages:
+        """What the driver reads out of the unit's queue; a group is answered by its index. It declares that it can."""
+        requests, overflow = cast("PageRequests", self.driver).take_page_requests()
+        return AskedPages([Asked(request, request.group) for request in requests], overflow)
+
+    def respond(self, answer: PageAnswer) -> None:
+        """Have the unit tell the device."""
+        cast("PageRequests", self.driver).respond(answer.slot, answer.token, answer.response)
 
     def page_request(self, request: PageRequest) -> None:
         """A device asks for a page. Raises InUse where it waits for an answer to a group of that index."""
