@@ -134,7 +134,10 @@ __iommuctl_command() { # PATH
         opts=('--pasid=PASID' '--access=r|w|x' --privileged)
         ;;
     fault)
-        verbs=(list)
+        verbs=(respond list)
+        ;;
+    'fault respond')
+        takes=('' '')
         ;;
     'fault list')
         opts=(--brief)

@@ -21,7 +21,7 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a verbs topology 'Show who is attached to what'
             set -a verbs exec 'Run a program that uses devices, with their file descriptors'
             set -a verbs translate 'Walk the tables: where would this address go?'
-            set -a verbs fault 'Faults: requests of devices that were refused'
+            set -a verbs fault 'Faults: requests of devices that were refused, and page requests that wait for an answer'
             set -a verbs table 'Hardware structures, and tables entry by entry'
             set -a verbs check 'Compare the tables with what they should hold'
             set -a verbs plan 'Show what `apply` would do, and why'
@@ -180,7 +180,10 @@ function __iommuctl_command --no-scope-shadowing --argument-names __path
             set -a opts '--access=r|w|x' 'Read, write or execute.'
             set -a opts --privileged 'Ask as a privileged request; PCIe has them with PASID only.'
         case fault
-            set -a verbs list 'List the faults that hardware recorded, the last one at the end'
+            set -a verbs respond 'Answer a group of page requests, for which its device waits'
+            set -a verbs list 'List the page requests that wait, and the faults that hardware recorded, the last one at the end'
+        case 'fault respond'
+            set takes '' ''
         case 'fault list'
             set -a opts --brief 'Only the names or ids, one to a line.'
         case table

@@ -4,7 +4,6 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from iommuctl.capabilities import Capabilities
 from iommuctl.errors import (
     BadNumber,
     Misaligned,
@@ -22,6 +21,7 @@ from iommuctl.numbers import units
 from iommuctl.spelling import NAME
 
 if TYPE_CHECKING:
+    from iommuctl.capabilities import Capabilities
     from iommuctl.formats.radix import Format
     from iommuctl.model import DomainRanges
 
@@ -105,7 +105,7 @@ def check_ranges(start: int, size: int, ranges: "DomainRanges") -> None:
         )
 
 
-def check_execute(prot: str, capabilities: Capabilities) -> None:
+def check_execute(prot: str, capabilities: "Capabilities") -> None:
     """Whether a domain's tables can tell what may be executed. Raises Unsupported."""
     if "x" in prot and prot in PROTS and not capabilities.execute_permission:
         raise Unsupported(
@@ -128,7 +128,7 @@ def check_prot(prot: str, table: "Format") -> None:
         )
 
 
-def check_page_sizes(wanted: Iterable[int] | None, capabilities: Capabilities) -> tuple[int, ...]:
+def check_page_sizes(wanted: Iterable[int] | None, capabilities: "Capabilities") -> tuple[int, ...]:
     """The page sizes of a new domain, ascending, all of one granule. Raises Unsupported."""
     granules = capabilities.page_sizes_by_granule
     sizes = tuple(sorted(set(capabilities.page_sizes if wanted is None else wanted)))
@@ -145,7 +145,7 @@ def check_page_sizes(wanted: Iterable[int] | None, capabilities: Capabilities) -
     raise Unsupported(f"page sizes {shown} are not all available", because=f"the backend has {', or '.join(there)}")
 
 
-def check_width(wanted: int | None, capabilities: Capabilities, *, nest_parent: bool = False) -> int:
+def check_width(wanted: int | None, capabilities: "Capabilities", *, nest_parent: bool = False) -> int:
     """The address width of a new domain: 48 bits where there are, unless told. Raises Unsupported."""
     widths = (nest_parent and capabilities.parent_widths) or capabilities.widths
     if wanted is None:

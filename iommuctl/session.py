@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from iommuctl.capabilities import Capabilities
 from iommuctl.errors import InUse, NoSuchDevice, NoSuchUnit, OtherBackend, Unsupported, Usage
 from iommuctl.model import Call, Command, Device, IommuUnit, MemoryWrite, Rid
 from iommuctl.requests import RepairRequest, Settled, SetupRequest
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import pluggy
 
     from iommuctl.architecture import Driver, TableFormats
+    from iommuctl.capabilities import Capabilities
     from iommuctl.state.overlay import Backing
 
 
@@ -67,7 +67,7 @@ class Operation:
         hook(context=transaction, request=Settled(name, transaction.used_writes(), transaction.new_pages()))
 
     @cached_property
-    def capabilities(self) -> Capabilities:
+    def capabilities(self) -> "Capabilities":
         answer: Capabilities = self.call("capabilities")
         return answer
 
@@ -164,7 +164,7 @@ class Session:
             self._wanted = before
             raise
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self) -> "Capabilities":
         """What the folder's backend declares; before the first use, what it would declare."""
         with self._read() as operation:
             if operation.transaction.meta("backend"):
@@ -172,7 +172,7 @@ class Session:
         return self.declared(self._wanted)
 
     @staticmethod
-    def declared(backend: str | None) -> Capabilities:
+    def declared(backend: str | None) -> "Capabilities":
         """What a backend declares in a new folder; None is the one that a new folder would have."""
         from iommuctl.first_use import trial
 

@@ -16,10 +16,10 @@ TREES = {"iommuctl": ROOT / "iommuctl"} | {
 
 # Every part of the core may import what is in its own group and in those above it in this list.
 LAYERS: list[set[str]] = [
-    {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "recorded", "spelling"},
-    {"architecture", "audit", "hookspecs", "page_groups", "requests", "kernel"},
+    {"errors", "model", "numbers", "capabilities", "formats", "iommufd", "spelling"},
+    {"architecture", "audit", "hookspecs", "page_groups", "page_requests", "recorded", "requests", "kernel"},
     {"plugins"},
-    {"state"},
+    {"state", "handlers"},
     {
         "iommu",
         "objects",
@@ -34,10 +34,12 @@ LAYERS: list[set[str]] = [
         "pools",
         "cd_pools",
         "accounts",
+        "faulting",
         "faults",
         "guest",
         "hardware",
         "named_memory",
+        "page_faults",
         "translating",
     },
     {"plan", "inspect"},

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "topology": ("topology", "Show who is attached to what"),
     "exec": ("exec", "Run a program that uses devices, with their file descriptors"),
     "translate": ("translate", "Walk the tables: where would this address go?"),
-    "fault": ("fault", "Faults: requests of devices that were refused"),
+    "fault": ("fault", "Faults: requests of devices that were refused, and page requests that wait for an answer"),
     "table": ("table", "Hardware structures, and tables entry by entry"),
     "check": ("check", "Compare the tables with what they should hold"),
     "plan": ("plan", "Show what `apply` would do, and why"),

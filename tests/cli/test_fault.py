@@ -49,7 +49,7 @@ def test_a_document(machine: Run, run: Run) -> None:
     run("sim dma 00:01.0 0x6123 --read --size 1 --pasid 7")
     document = machine("fault list -j").json
     (fault,) = document.pop("faults")
-    assert document == {"schema": 1, "lost": []}
+    assert document == {"schema": 1, "page_requests": [], "lost": []}
     assert re.fullmatch(TIME, fault["first"])
     assert fault.pop("first") == fault.pop("last")
     assert fault == {
@@ -86,7 +86,7 @@ def test_what_is_missing_is_told(machine: Run, run: Run, monkeypatch: pytest.Mon
 
 
 def test_before_the_first_use(run: Run, state: Path) -> None:
-    assert run("fault list -j").json == {"schema": 1, "faults": [], "lost": []}
+    assert run("fault list -j").json == {"schema": 1, "faults": [], "page_requests": [], "lost": []}
     assert run("fault list").code == 0
     assert not state.exists()
 

@@ -9,7 +9,23 @@ from iommuctl.cli.app import COMMANDS, load
 from tests.completion.shells import ROOT, SCRIPTS
 
 FREE = {
-    *("A", "A+S", "BITS", "GPA", "HEX", "HEX…", "IOVA", "KEY=VALUE", "N", "NAME", "NEW-RID", "PA", "PID:FD", "RID:BAR"),
+    *(
+        "A",
+        "A+S",
+        "BITS",
+        "GPA",
+        "HEX",
+        "HEX…",
+        "ID",
+        "IOVA",
+        "KEY=VALUE",
+        "N",
+        "NAME",
+        "NEW-RID",
+        "PA",
+        "PID:FD",
+        "RID:BAR",
+    ),
     *("PROGRAM…", "S", "SIZE", "TEXT", "UNIT", "4K,2M,1G"),
 }
 """Metavars of what has to be typed."""
