@@ -62,11 +62,14 @@ class Objects(Labels):
 
     def device_remove(self, rid: Rid | str, *, force: bool = False) -> None:
         """Take a simulated device away; `force` empties its slots first. Raises InUse."""
+        from iommuctl.page_faults import end_all_pending
         from iommuctl.state.handlers import HandlerRows
 
         with self._change(f"device remove {rid}") as operation:
             device = operation.device(rid)
             take_off(operation, f"device {device.rid}", operation.books.slots(rid=device.rid), force=force)
+            if device.pri:
+                end_all_pending(operation, device.rid)
             operation.call("device_remove", device=device)
             HandlerRows(operation.transaction.connection).drop_device(device.rid)
 

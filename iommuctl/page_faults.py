@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from iommuctl.errors import NoSuchFault, NotWaiting, Unsupported
 from iommuctl.handlers import Handler
-from iommuctl.model import Attachment, Occupant, Slot
+from iommuctl.model import Attachment, Occupant, Rid, Slot
 from iommuctl.page_requests import AskedPages, PageAnswer, PageGroup
 from iommuctl.session import Operation
 from iommuctl.state.faults import FaultRows
@@ -59,6 +59,14 @@ def end_pending(operation: Operation, slot: Slot) -> None:
     rows.forget_begun(slot)
     for group in rows.waiting(slot):
         _answer(operation, group, "invalid", "a change of the slot", over=True)
+
+
+def end_all_pending(operation: Operation, rid: Rid) -> None:
+    """A device goes: what waits in its slots, which are empty, is answered invalid."""
+    collect(operation)
+    rows = PageGroupRows(operation.transaction.connection)
+    for slot in dict.fromkeys(group.slot for group in (*rows.waiting(), *rows.begun()) if group.slot.rid == rid):
+        end_pending(operation, slot)
 
 
 def is_served(operation: Operation, held: Occupant) -> bool:

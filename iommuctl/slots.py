@@ -29,12 +29,13 @@ def install(operation: Operation, change: SlotChange) -> Occupant | None:
     if asking:
         from iommuctl.page_faults import collect, end_pending, is_served
 
-        collect(operation)
+        if change.old:
+            collect(operation)
         if change.new and is_served(operation, change.new):
             change = change._replace(page_requests=True)
     operation.call("install", change=change)
     operation.books.put_slot(change.slot, change.new)
-    if asking:
+    if asking and change.old:
         end_pending(operation, change.slot)
     if in_guest and isinstance(change.old, Binding):
         from iommuctl.cd_pools import release_unused

@@ -25,6 +25,7 @@ NEXT_ID = "(SELECT ifnull(max(seq), 0) + 1 FROM sqlite_sequence WHERE name IN ('
 _READ, _ANSWERED = "page requests read", "page group answered"
 _STORED = "page requests stored"
 """How many times requests were stored, a fact about the whole folder."""
+_OPEN = ("begun", "waiting")
 _COLUMNS = "id, state, rid, pasid, token, requests, since, by, answered"
 
 
@@ -110,6 +111,11 @@ class PageGroupRows:
         rows = self._execute(f"SELECT {_COLUMNS} FROM page_group WHERE state = 'waiting' {chosen} ORDER BY id", values)
         return [_group(row) for row in rows]
 
+    def begun(self) -> list[PageGroup]:
+        """The groups whose last request was not read yet."""
+        rows = self._execute(f"SELECT {_COLUMNS} FROM page_group WHERE state = 'begun' ORDER BY id")
+        return [_group(row) for row in rows]
+
     def find(self, key: int) -> PageGroup | None:
         """The group of that id, answered or not."""
         row = self._execute(f"SELECT {_COLUMNS} FROM page_group WHERE id = ? AND state <> 'begun'", (key,)).fetchone()
@@ -146,4 +152,4 @@ def _group(row: Sequence[Any]) -> PageGroup:
     key, state, rid, pasid, token, requests, since, by, answered = row
     slot = Slot(Rid.parse(rid), None if pasid < 0 else pasid)
     found = tuple(PageRequest(slot, *each) for each in json.loads(requests))
-    return PageGroup(key, slot, json.loads(token), found, since, None if state == "waiting" else state, by, answered)
+    return PageGroup(key, slot, json.loads(token), found, since, None if state in _OPEN else state, by, answered)
