@@ -88,25 +88,28 @@ class PageGroupRows:
         request = asked.request
         if request.stops:
             return
-        state = "waiting" if request.last else "begun"
         where = (*_columns(request.slot), json.dumps(asked.token))
         begun = self._execute(
-            "SELECT id, requests FROM page_group WHERE (state, rid, pasid, token) = ('begun', ?, ?, ?)", where
+            "SELECT id, requests, since FROM page_group WHERE (state, rid, pasid, token) = ('begun', ?, ?, ?)", where
         ).fetchone()
+        before: list[Any] = []
         if begun:
-            key, before = begun[0], json.loads(begun[1])
-            requests = json.dumps([*before, _stored(request)][:MOST_REQUESTS])
-            self._execute("UPDATE page_group SET state = ?, requests = ? WHERE id = ?", (state, requests, key))
-        else:
-            requests = json.dumps([_stored(request)])
-            self._execute(
-                f"""INSERT INTO page_group (id, state, rid, pasid, token, requests, since, by, answered)
-                VALUES ({NEXT_ID}, ?, ?, ?, ?, ?, ?, '', 0)""",
-                (state, *where, requests, now),
-            )
+            before, now = json.loads(begun[1]), begun[2]
+        requests = json.dumps([*before, _stored(request)][:MOST_REQUESTS])
+        if begun and not request.last:
+            self._execute("UPDATE page_group SET requests = ? WHERE id = ?", (requests, begun[0]))
+            return
+        if begun:
+            # It gets an id of when it ends: so ids tell in which order groups began to wait.
+            self._execute("DELETE FROM page_group WHERE id = ?", begun[:1])
+        self._execute(
+            f"""INSERT INTO page_group (id, state, rid, pasid, token, requests, since, by, answered)
+            VALUES ({NEXT_ID}, ?, ?, ?, ?, ?, ?, '', 0)""",
+            ("waiting" if request.last else "begun", *where, requests, now),
+        )
 
     def waiting(self, slot: Slot | None = None) -> list[PageGroup]:
-        """The groups that wait, or those of a slot, in the order in which they came."""
+        """The groups that wait, or those of a slot, in the order in which they began to."""
         chosen, values = ("", ()) if slot is None else ("AND (rid, pasid) = (?, ?)", _columns(slot))
         rows = self._execute(f"SELECT {_COLUMNS} FROM page_group WHERE state = 'waiting' {chosen} ORDER BY id", values)
         return [_group(row) for row in rows]

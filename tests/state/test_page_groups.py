@@ -51,8 +51,8 @@ def test_a_group_waits_from_its_last_request_on(rows: PageGroupRows) -> None:
     assert waiting(rows) == [(2, [7])]
     assert rows.find(1) is None
     rows.add(asked(3, token="a"), 12)
-    assert waiting(rows) == [(1, [1, 2, 3]), (2, [7])]
-    group = rows.find(1)
+    assert waiting(rows) == [(2, [7]), (3, [1, 2, 3])]
+    group = rows.find(3)
     assert group
     assert (group.slot, group.token, group.since, group.answer) == (ONE, "a", 10, None)
 
@@ -62,7 +62,7 @@ def test_what_is_another_group(rows: PageGroupRows, other: dict[str, Any]) -> No
     rows.add(asked(1, last=False), 10)
     rows.add(asked(2, **other), 10)
     rows.add(asked(3), 10)
-    assert waiting(rows) == [(1, [1, 3]), (2, [2])]
+    assert waiting(rows) == [(2, [2]), (3, [1, 3])]
 
 
 def test_a_token_can_be_that_of_the_next_group(rows: PageGroupRows) -> None:
@@ -96,18 +96,18 @@ def test_begun_groups_are_forgotten(rows: PageGroupRows) -> None:
     rows.forget_begun(ONE)
     for slot in (ONE, TWO):
         rows.add(asked(3, slot=slot), 10)
-    assert waiting(rows) == [(2, [2]), (3, [1, 3]), (4, [2]), (5, [3])]
+    assert waiting(rows) == [(2, [2]), (4, [2]), (5, [3]), (6, [1, 3])]
     rows.add(asked(4, last=False, token=2), 10)
     rows.forget_begun()
     rows.add(asked(5, token=2), 10)
-    assert waiting(rows)[-1] == (7, [5])
+    assert waiting(rows)[-1] == (8, [5])
 
 
 def test_a_group_without_end_takes_no_room(rows: PageGroupRows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_groups, "MOST_REQUESTS", 3)
     for page in range(9):
         rows.add(asked(page, last=page == 8), 10)
-    assert waiting(rows) == [(1, [0, 1, 2])]
+    assert waiting(rows) == [(2, [0, 1, 2])]
 
 
 def test_old_answers_are_forgotten_and_what_waits_is_not(rows: PageGroupRows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_a_command_that_is_killed(folder: Store, keeps: Keeps, after_the_commit:
                 os._exit(0)
         os._exit(9)
     # The queue that page 3 came from last had another last one: it was a request of its group that had begun.
-    assert [pages for _, pages in kept(folder)] == [[1], [3, 3], [4]]
+    assert [pages for _, pages in kept(folder)] == [[1], [4], [3, 3]]
     with folder.read() as transaction:
         group = PageGroupRows(transaction.connection).find(2)
         assert group
