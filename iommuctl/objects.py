@@ -3,44 +3,32 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from iommuctl.errors import (
     BadNumber,
-    BadStructure,
     InUse,
     NameTaken,
-    OutOfAperture,
-    OutsideMemory,
-    Overlap,
     PartialUnmap,
-    ReservedRange,
     Unsupported,
     Usage,
 )
 from iommuctl.formats.memory import PAGE, Run
 from iommuctl.labels import Labels
 from iommuctl.model import Binding, Device, Domain, Mapping, Memory, PageTable, Rid
-from iommuctl.requests import NEW_MEMORY, MapRequest, MemoryRequest, MemorySource, UnmapRequest
+from iommuctl.requests import NEW_MEMORY, MemoryRequest, MemorySource, UnmapRequest
 from iommuctl.rules import (
     check_aperture,
-    check_execute,
     check_label,
     check_name,
     check_numbers,
     check_page_sizes,
-    check_prot,
     check_range,
-    check_ranges,
     check_size,
     check_width,
 )
 from iommuctl.session import Operation
 from iommuctl.slots import in_use, take_off, unbind, user_words
 from iommuctl.state.books import CdPool
-
-if TYPE_CHECKING:
-    from iommuctl.formats.radix import Format
 
 
 class Objects(Labels):
@@ -227,45 +215,12 @@ class Objects(Labels):
         if offset and memory is None:
             raise Usage("an offset without named memory", hint="add it to --pa")
         check_numbers(iova=iova, size=size, pa=pa, offset=offset)
+        from iommuctl.mapping import map_range
+
         with self._change(f"domain map {domain} --iova {iova:#x} --size {size:#x}") as operation:
-            books, capabilities = operation.books, operation.capabilities
-            target = books.domain(domain)
-            named = None if memory is None else books.memory(memory)
-            if named and offset + size > named.size:
-                raise OutsideMemory(
-                    f"{offset:#x}+{size:#x} is not in memory {named.name}", because=f"it has {named.size:#x} bytes"
-                )
-            if pa is None:
-                assert named
-                pa = named.pa + offset
-            elif not capabilities.physical_addresses:
-                raise Unsupported("this backend maps named memory only", hint="`iommuctl memory create`, then --memory")
-            granule = target.page_sizes[0]
-            check_range("iova", iova, size, granule)
-            if operation.real:
-                check_range("offset", offset, size, granule)
-            else:
-                check_range("pa", pa, size, granule)
-            check_aperture(iova, size, target.width, capabilities.reserved)
-            table = operation.formats.domain_format(target)
-            check_execute(prot, operation.capabilities)
-            check_prot(prot, table)
-            if operation.real:
-                check_ranges(iova, size, operation.call("ranges", domain=target))
-            else:
-                _check_physical(table, pa, size)
-            _check_tables_stay_hidden(operation, pa, size)
-            if clash := books.mappings_in(target, iova, iova + size - 1):
-                raise Overlap(
-                    f"{iova:#x}+{size:#x} overlaps a mapping of {target.name}",
-                    because=", ".join(f"{m.iova:#x}+{m.size:#x} is mapped" for m in clash[:3]),
-                    hint="unmap it first",
-                )
-            mapping = Mapping(iova, size, pa, named.name if named else None, offset, prot)
-            # In this order: a physical address that no entry holds may be one that no row holds either.
-            operation.call("map", request=MapRequest(target, mapping))
-            books.add_mapping(target, mapping, named)
-            return mapping
+            target = operation.books.domain(domain)
+            named = None if memory is None else operation.books.memory(memory)
+            return map_range(operation, target, iova, size, offset if pa is None else pa, named, prot)
 
     def unmap(self, domain: str, *, iova: int, size: int) -> list[Mapping]:
         """Take the mappings in a range away and flush every cache that may hold them; returns what was mapped.
@@ -340,25 +295,3 @@ def _cd_pools_in(operation: Operation, domain: Domain, mapping: Mapping) -> list
     end = mapping.iova + mapping.size
     pools = [pool for pool in operation.books.cd_pools(domain) if pool.pgtable is None]
     return [pool for pool in pools if mapping.iova < pool.start + pool.size and pool.start < end]
-
-
-def _check_physical(table: "Format", pa: int, size: int) -> None:
-    try:
-        table.leaf(1, pa + size - table.page_sizes[0], "r")
-    except BadStructure as error:
-        raise OutOfAperture(
-            f"physical addresses {pa:#x}+{size:#x} are beyond what the tables can hold", because=error.what
-        ) from None
-
-
-def _check_tables_stay_hidden(operation: Operation, pa: int, size: int) -> None:
-    plan = operation.transaction.memory_plan()
-    if plan is None:
-        return
-    low, extent = plan.tables
-    if pa < low + extent and low < pa + size:
-        raise ReservedRange(
-            f"physical addresses {pa:#x}+{size:#x} touch the memory of the tables",
-            because=f"{low:#x}+{extent:#x} holds the IOMMU's tables, which no device may reach",
-            hint="map other memory; `sim init --tables` moves the tables",
-        )

@@ -56,7 +56,7 @@ class PageTables(Objects):
                 pool_size=pool_size,
             )
             operation.transaction.create_pool(f"pgtable-{table.id}", pool, pool_size)
-            return books.set_root(table, _guest_table(operation, table).new_root())
+            return books.set_root(table, guest_table_of(operation, table).new_root())
 
     def pgtable_map(
         self, name: str, *, iova: int, size: int, gpa: int, prot: str = "rw", privileged: bool = False
@@ -68,14 +68,7 @@ class PageTables(Objects):
         check_numbers(iova=iova, size=size, gpa=gpa)
         with self._change(f"pgtable map {name} --iova {iova:#x} --size {size:#x}") as operation:
             table = operation.books.pgtable(name)
-            guest_table = _guest_table(operation, table)
-            fmt = guest_table.format
-            check_range("iova", iova, size, fmt.page_sizes[0])
-            check_range("gpa", gpa, size, fmt.page_sizes[0])
-            _check_input(table, iova, size, fmt)
-            check_aperture(gpa, size, table.parent.width, ())
-            check_prot(prot, fmt)
-            guest_table.map(iova, size, gpa, prot + "p" if privileged else prot)
+            map_in_pgtable(operation, table, iova, size, gpa, prot, privileged=privileged)
 
     def pgtable_unmap(self, name: str, *, iova: int, size: int) -> int:
         """Take whole pages away. Caches keep serving them until `invalidate`. Raises PartialUnmap.
@@ -85,7 +78,7 @@ class PageTables(Objects):
         """
         with self._change(f"pgtable unmap {name} --iova {iova:#x} --size {size:#x}") as operation:
             table = operation.books.pgtable(name)
-            guest_table = _guest_table(operation, table)
+            guest_table = guest_table_of(operation, table)
             check_range("iova", iova, size, guest_table.format.page_sizes[0])
             _check_input(table, iova, size, guest_table.format)
             return guest_table.unmap(iova, size)
@@ -122,7 +115,7 @@ class PageTables(Objects):
         with self._read() as operation:
             found = _domain_or_pgtable(operation, name)
             if isinstance(found, PageTable):
-                return list(_guest_table(operation, found).entries())
+                return list(guest_table_of(operation, found).entries())
             driver = operation.driver
             fmt, root = driver.domain_format(found), driver.domain_root(found)
             return list(radix.entries(fmt, operation.transaction.memory, root))
@@ -153,7 +146,7 @@ class PageTables(Objects):
     def pgtable_mappings(self, name: str) -> "list[Leaf]":
         """What the table maps, read from guest memory."""
         with self._read() as operation:
-            return list(_guest_table(operation, operation.books.pgtable(name)).leaves())
+            return list(guest_table_of(operation, operation.books.pgtable(name)).leaves())
 
 
 def _domain_or_pgtable(operation: Operation, name: str) -> Domain | PageTable:
@@ -167,6 +160,23 @@ def _domain_or_pgtable(operation: Operation, name: str) -> Domain | PageTable:
                 f"no domain and no page table {name!r}",
                 hint="`iommuctl domain list` and `iommuctl pgtable list` name them all",
             ) from None
+
+
+def map_in_pgtable(  # noqa: PLR0917 - they are what iommu_map takes, in its order
+    operation: Operation, table: PageTable, iova: int, size: int, gpa: int, prot: str, *, privileged: bool
+) -> None:
+    """Map `size` bytes at `iova` to guest memory at `gpa`; `privileged` keeps user requests out.
+
+    Raises Overlap, Misaligned, OutOfAperture, Unsupported, NoRoom.
+    """
+    guest_table = guest_table_of(operation, table)
+    fmt = guest_table.format
+    check_range("iova", iova, size, fmt.page_sizes[0])
+    check_range("gpa", gpa, size, fmt.page_sizes[0])
+    _check_input(table, iova, size, fmt)
+    check_aperture(gpa, size, table.parent.width, ())
+    check_prot(prot, fmt)
+    guest_table.map(iova, size, gpa, prot + "p" if privileged else prot)
 
 
 def nest_parent(operation: Operation, selector: str) -> Domain:
@@ -245,7 +255,8 @@ def _check_input(table: PageTable, iova: int, size: int, fmt: "Format") -> None:
         )
 
 
-def _guest_table(operation: Operation, table: PageTable) -> "GuestTable":
+def guest_table_of(operation: Operation, table: PageTable) -> "GuestTable":
+    """The tables of a page table that we build."""
     # The engine is imported only where tables are read or written.
     from iommuctl.guest import GuestTable
 

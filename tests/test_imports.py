@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
         "faulting",
         "faults",
         "guest",
+        "mapping",
         "hardware",
         "named_memory",
         "page_faults",
