@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 from iommuctl.errors import Unsupported, Usage
 from iommuctl.hardware import Hardware
 from iommuctl.model import Slot
-from iommuctl.requests import SlotChange
 from iommuctl.rules import check_pasid
 from iommuctl.session import Operation
 
 if TYPE_CHECKING:
     from iommuctl.architecture import PageResponse
-    from iommuctl.handlers import Handler, HandlerOf
+    from iommuctl.handlers import Handler, HandlerOf, Waiting
     from iommuctl.model import Domain, Occupant
     from iommuctl.page_requests import PageGroup
     from iommuctl.recorded import FaultList
@@ -53,12 +52,45 @@ class Faulting(Hardware):
         with self._read() as operation:
             return PageGroupRows(operation.transaction.connection).find(key)
 
+    def page_requests(self) -> "list[Waiting]":
+        """The groups that wait for an answer, the oldest first, each with who is to give it.
+
+        What the hardware's queues hold is taken out of them. Raises Unsupported where nobody is told of page requests.
+        """
+        from iommuctl.handlers import Waiting
+        from iommuctl.page_faults import collect, handler
+        from iommuctl.state.page_groups import PageGroupRows
+
+        with self._read() as operation:
+            if not operation.transaction.meta("backend"):
+                return []
+        with self._change() as operation:
+            _check_told(operation)
+            collect(operation)
+            found = []
+            for group in PageGroupRows(operation.transaction.connection).waiting():
+                held = operation.books.slot(group.slot)
+                found.append(Waiting(group, held, handler(operation, held) if held else None))
+            return found
+
+    def page_in(self, key: int) -> None:
+        """Map the pages that a group asks for, as the handler of its slot says; the group goes on waiting.
+
+        Those that are mapped are left as they are. Raises NoSuchFault, NotWaiting; Usage for a slot whose handler maps
+        nothing; Unsupported for a page table that its guest owns; NoRoom where no page is left; Overlap where a page is
+        mapped and does not allow the access; what mapping a page raises.
+        """
+        from iommuctl.demand import page_in
+
+        with self._change("fault run") as operation:
+            page_in(operation, key)
+
     def handler_set(self, owner: str, handler: "Handler", *, pasid: int | None = None) -> "list[Occupant]":
         """Say who answers page requests of a slot, or of all slots of a domain that have no handler of their own.
 
         `owner` is a RID or a domain. On real hardware, a slot whose requests nobody was told of so far gets a new
         table in place of the one that it has: returns what these slots hold. Raises NoSuchDevice, NoSuchDomain,
-        Unsupported where nobody is told of page requests.
+        Unsupported where nobody is told of page requests, and what `handler_rules.checked` raises.
         """
         return self._handler(owner, pasid, handler)
 
@@ -80,26 +112,25 @@ class Faulting(Hardware):
             ]
 
     def _handler(self, owner: str, pasid: int | None, handler: "Handler | None") -> "list[Occupant]":
-        from iommuctl.page_faults import is_served
-        from iommuctl.state.handlers import HandlerRows
+        from iommuctl.page_faults import set_handler
 
         with self._change(f"fault handler {owner}") as operation:
-            if not operation.capabilities.page_responses:
-                raise Unsupported(
-                    "nobody is told of page requests here",
-                    because=f"the backend {operation.transaction.meta('backend')} has no queue for them",
-                )
+            _check_told(operation)
             of = _owner(operation, owner, pasid)
-            rows, slots = HandlerRows(operation.transaction.connection), _slots(operation, of)
-            before = [is_served(operation, held) for held in slots]
-            rows.put(of, handler)
-            changed = [held for held, was in zip(slots, before, strict=True) if is_served(operation, held) != was]
-            if not operation.real:
-                return []
-            for held in changed:
-                request = SlotChange(held.slot, held, held, page_requests=is_served(operation, held))
-                operation.call("install", change=request)
-            return changed
+            if handler:
+                from iommuctl.handler_rules import checked
+
+                held = operation.books.slot(of) if isinstance(of, Slot) else None
+                handler = checked(operation, of, held, handler)
+            return set_handler(operation, of, handler)
+
+
+def _check_told(operation: Operation) -> None:
+    if not operation.capabilities.page_responses:
+        raise Unsupported(
+            "nobody is told of page requests here",
+            because=f"the backend {operation.transaction.meta('backend')} has no queue for them",
+        )
 
 
 def _owner(operation: Operation, owner: str, pasid: int | None) -> "Slot | Domain":
@@ -112,11 +143,3 @@ def _owner(operation: Operation, owner: str, pasid: int | None) -> "Slot | Domai
     if pasid is not None:
         raise Usage(f"a PASID is one of a device, and {owner!r} is no RID", hint="leave --pasid away")
     return operation.books.domain(owner)
-
-
-def _slots(operation: Operation, owner: "Slot | Domain") -> "list[Occupant]":
-    """What holds it now, RIDs before their PASIDs."""
-    if isinstance(owner, Slot):
-        held = operation.books.slot(owner)
-        return [held] if held else []
-    return operation.books.slots(domain=owner)

@@ -157,6 +157,17 @@ class GuestTable:
             self._memory.free(run)
         return sum(run.pages for run in freed)
 
+    def prot(self, iova: int) -> str | None:
+        """What the table allows at an address, None where nothing is mapped. Raises DamagedTable."""
+        prot = "rwx"
+        for step in radix.walk(self.format, self._memory, self._root, iova):
+            if step.entry.kind == "empty":
+                return None
+            if step.entry.kind == "reserved":
+                raise DamagedTable(step.complaint(self.format))
+            prot = radix.combine(prot, step.entry.prot)
+        return prot
+
     def leaves(self) -> Iterator[radix.Leaf]:
         return radix.leaves(self.format, self._memory, self._root)
 

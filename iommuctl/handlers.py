@@ -3,7 +3,8 @@
 
 from typing import Literal, NamedTuple
 
-from iommuctl.model import Slot
+from iommuctl.model import Occupant, Slot
+from iommuctl.page_requests import PageGroup
 
 HandlerKind = Literal["queue", "reject", "exec", "demand-map"]
 
@@ -39,3 +40,11 @@ class HandlerOf(NamedTuple):
     domain: str | None
     slot: Slot | None
     handler: Handler
+
+
+class Waiting(NamedTuple):
+    """A group that waits, what its slot holds, and who is to answer: None where nobody was named."""
+
+    group: PageGroup
+    held: Occupant | None
+    handler: Handler | None

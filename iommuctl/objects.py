@@ -100,14 +100,26 @@ class Objects(Labels):
             return memory
 
     def memory_destroy(self, selector: str, *, force: bool = False) -> Memory:
-        """Forget named memory; `force` unmaps it first, with the page tables that lie in it. Raises InUse."""
+        """Forget named memory; `force` unmaps it first, with the page tables that lie in it. Raises InUse.
+
+        Fault handlers that take pages of it are its users, too; `force` clears them.
+        """
+        from iommuctl.page_faults import handlers_of_memory, set_handler
+
         with self._change(f"memory destroy {selector}") as operation:
             memory = operation.books.memory(selector)
             users = operation.books.memory_users(memory)
-            if users and not force:
+            handlers = handlers_of_memory(operation, memory)
+            if (users or handlers) and not force:
                 raise in_use(
-                    f"memory {memory.name}", [f"{d.name} maps it at {m.iova:#x}+{m.size:#x}" for d, m in users]
+                    f"memory {memory.name}",
+                    [
+                        *(f"{d.name} maps it at {m.iova:#x}+{m.size:#x}" for d, m in users),
+                        *(f"the fault handler of {getattr(of, 'name', of)} takes pages of it" for of in handlers),
+                    ],
                 )
+            for of in handlers:
+                set_handler(operation, of, None)
             for domain, mapping in users:
                 for table in _pools_in(operation, domain, mapping):
                     forget_pgtable(operation, table)

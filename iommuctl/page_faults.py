@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from iommuctl.errors import NoSuchFault, NotWaiting, Unsupported
 from iommuctl.handlers import Handler
-from iommuctl.model import Attachment, Occupant, Rid, Slot
+from iommuctl.model import Attachment, Domain, Memory, Occupant, Rid, Slot
 from iommuctl.page_requests import AskedPages, PageAnswer, PageGroup
+from iommuctl.requests import SlotChange
 from iommuctl.session import Operation
 from iommuctl.state.faults import FaultRows
 from iommuctl.state.handlers import HandlerRows
@@ -25,6 +26,19 @@ def collect(operation: Operation) -> None:
 
 def respond(operation: Operation, key: int, response: "PageResponse", by: str) -> PageGroup:
     """Answer the group of that id; returns it. Raises NoSuchFault, NotWaiting, Unsupported."""
+    group = waiting_group(operation, key)
+    declared = operation.capabilities.page_responses
+    if response not in declared:
+        raise Unsupported(
+            f"a page request cannot be answered {response} here",
+            because=f"this backend knows {' and '.join(declared) or 'no answer'}",
+        )
+    _answer(operation, group, response, by)
+    return group
+
+
+def waiting_group(operation: Operation, key: int) -> PageGroup:
+    """The group of that id, which waits. Raises NoSuchFault, NotWaiting."""
     rows, faults = PageGroupRows(operation.transaction.connection), FaultRows(operation.transaction.connection)
     group = rows.find(key)
     if group is None:
@@ -43,13 +57,6 @@ def respond(operation: Operation, key: int, response: "PageResponse", by: str) -
             because=f"by {group.by}; a group is answered once",
             hint="the device asks again where that did not help it",
         )
-    declared = operation.capabilities.page_responses
-    if response not in declared:
-        raise Unsupported(
-            f"a page request cannot be answered {response} here",
-            because=f"this backend knows {' and '.join(declared) or 'no answer'}",
-        )
-    _answer(operation, group, response, by)
     return group
 
 
@@ -77,6 +84,35 @@ def is_served(operation: Operation, held: Occupant) -> bool:
     if isinstance(held, Attachment) and held.domain.nest_parent:
         return False
     return handler(operation, held) is not None
+
+
+def set_handler(operation: Operation, owner: Slot | Domain, new: Handler | None) -> list[Occupant]:
+    """Say who answers, or that nobody does; returns the slots that got a new table for that, on real hardware."""
+    rows = HandlerRows(operation.transaction.connection)
+    if isinstance(owner, Slot):
+        held = operation.books.slot(owner)
+        slots = [held] if held else []
+    else:
+        slots = operation.books.slots(domain=owner)
+    before = [is_served(operation, each) for each in slots]
+    rows.put(owner, new)
+    if not operation.real:
+        return []
+    changed = [each for each, was in zip(slots, before, strict=True) if is_served(operation, each) != was]
+    for each in changed:
+        request = SlotChange(each.slot, each, each, page_requests=is_served(operation, each))
+        operation.call("install", change=request)
+    return changed
+
+
+def handlers_of_memory(operation: Operation, memory: Memory) -> list[Slot | Domain]:
+    """Whose handlers take pages of named memory."""
+    found = HandlerRows(operation.transaction.connection).all()
+    return [
+        of if isinstance(of, Slot) else operation.books.domain(f"id:{of}")
+        for of, each in found
+        if each.pages and each.pages.memory == memory.name
+    ]
 
 
 def handler(operation: Operation, held: Occupant) -> Handler | None:

@@ -183,6 +183,7 @@ def detach_and_fail(iommu: Iommu) -> None:
 
 def test_handlers_of_domains_and_slots(iommu: Iommu) -> None:
     assert iommu.handlers() == []
+    iommu.memory_create("m", 0x4000)
     demand = Handler("demand-map", pages=Pages("m", 0x1000, 0x2000, 0x1000))
     program = Handler("exec", ("/bin/true", "a b", ""))
     assert iommu.handler_set("d", Handler("reject")) == []
