@@ -67,11 +67,10 @@ class Faulting(Hardware):
         with self._change() as operation:
             _check_told(operation)
             collect(operation)
-            found = []
-            for group in PageGroupRows(operation.transaction.connection).waiting():
-                held = operation.books.slot(group.slot)
-                found.append(Waiting(group, held, handler(operation, held) if held else None))
-            return found
+            groups = PageGroupRows(operation.transaction.connection).waiting()
+            slots = {slot: operation.books.slot(slot) for slot in {group.slot for group in groups}}
+            handlers = {slot: handler(operation, held) if held else None for slot, held in slots.items()}
+            return [Waiting(group, slots[group.slot], handlers[group.slot]) for group in groups]
 
     def page_in(self, key: int) -> None:
         """Map the pages that a group asks for, as the handler of its slot says; the group goes on waiting.

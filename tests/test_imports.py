@@ -45,7 +45,7 @@ LAYERS: list[set[str]] = [
         "page_faults",
         "translating",
     },
-    {"plan", "inspect"},
+    {"plan", "inspect", "serving"},
     {"cli", "complete"},
     {"__main__"},
 ]
