@@ -134,13 +134,31 @@ __iommuctl_command() { # PATH
         opts=('--pasid=PASID' '--access=r|w|x' --privileged)
         ;;
     fault)
-        verbs=(respond list)
+        verbs=(run respond list handler)
+        ;;
+    'fault run')
+        opts=(--once '--jobs=' '--timeout=')
         ;;
     'fault respond')
         takes=('' '')
         ;;
     'fault list')
         opts=(--brief)
+        ;;
+    'fault handler')
+        verbs=(set clear show)
+        ;;
+    'fault handler set')
+        takes=('DOMAIN|RID' '')
+        opts=('--pasid=PASID' --queue --reject --exec --demand-map '--from=MEM')
+        ;;
+    'fault handler clear')
+        takes=('DOMAIN|RID')
+        opts=('--pasid=PASID')
+        ;;
+    'fault handler show')
+        takes=('DOMAIN|RID')
+        opts=('--pasid=PASID')
         ;;
     table)
         verbs=(list decode dump)

@@ -35,12 +35,10 @@ class Noun(NamedTuple):
 
 def nouns() -> Iterator[Noun]:
     """All of the command line, in the order of the help."""
-    context = _context()
     for name, (_, summary) in COMMANDS.items():
-        found: Any = root().get_command(context, name)
+        found: Any = root().get_command(_context(), name)
         if hasattr(found, "list_commands"):
-            inner = [_command(found.get_command(context, one), f"{name} {one}") for one in found.list_commands(context)]
-            yield Noun(name, summary, cleandoc(found.help or ""), inner)
+            yield Noun(name, summary, cleandoc(found.help or ""), list(_inside(found, name)))
         else:
             yield Noun(name, summary, "", [_command(found, name)])
 
@@ -52,6 +50,16 @@ def global_options() -> Records:
 
 def _context() -> Any:
     return root().make_context("iommuctl", ["--quiet"], obj=Session(), resilient_parsing=True)
+
+
+def _inside(group: Any, words: str) -> Iterator[Command]:
+    """The commands of a noun, and of the groups in it."""
+    for name in group.list_commands(_context()):
+        found = group.get_command(_context(), name)
+        if hasattr(found, "list_commands"):
+            yield from _inside(found, f"{words} {name}")
+        else:
+            yield _command(found, f"{words} {name}")
 
 
 def _command(found: Any, words: str) -> Command:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from iommuctl.handlers import Handler, HandlerOf, Waiting
     from iommuctl.model import Domain, Occupant
     from iommuctl.page_requests import PageGroup
-    from iommuctl.recorded import FaultList
+    from iommuctl.recorded import FaultList, Mark, News
 
 
 class Faulting(Hardware):
@@ -29,11 +29,28 @@ class Faulting(Hardware):
         from iommuctl.faults import collect, known
 
         with self._read() as operation:
-            transaction, found = operation.transaction, known(operation)
-            if self.dry_run or self.in_reading or transaction.dry_run or not transaction.meta("backend"):
+            found = known(operation)
+            if self._leaves_queues(operation):
                 return found
         with self._change() as operation:
-            return collect(operation)
+            collect(operation)
+            return known(operation)
+
+    def fault_news(self, since: "Mark") -> "News":
+        """The same, but only what has happened since that mark, and of page requests also how they were answered."""
+        from iommuctl import faults
+
+        with self._read() as operation:
+            faults.check_told(operation)
+            if self._leaves_queues(operation):
+                return faults.since(operation, since)
+        with self._change() as operation:
+            faults.collect(operation)
+            return faults.since(operation, since)
+
+    def _leaves_queues(self, operation: Operation) -> bool:
+        transaction = operation.transaction
+        return self.dry_run or self.in_reading or transaction.dry_run or not transaction.meta("backend")
 
     def respond(self, key: int, response: "PageResponse", *, by: str = "fault respond") -> "PageGroup":
         """Answer a group of page requests, which is done once; returns the group as it was. `by` is kept with it.

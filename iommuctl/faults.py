@@ -3,7 +3,7 @@
 
 from iommuctl import page_faults
 from iommuctl.errors import Unsupported
-from iommuctl.recorded import Events, FaultList
+from iommuctl.recorded import Events, FaultList, Mark, News
 from iommuctl.requests import FaultsRequest
 from iommuctl.session import Operation
 from iommuctl.state.faults import FaultRows, store
@@ -12,6 +12,23 @@ from iommuctl.state.page_groups import PageGroupRows
 
 def known(operation: Operation) -> FaultList:
     """The faults that are stored. Raises Unsupported where the backend is told of none."""
+    check_told(operation)
+    connection = operation.transaction.connection
+    found = FaultRows(connection).all()
+    return found._replace(waiting=tuple(PageGroupRows(connection).waiting()))
+
+
+def since(operation: Operation, mark: Mark) -> News:
+    """What is stored and has happened since the mark."""
+    connection = operation.transaction.connection
+    faults, groups = FaultRows(connection), PageGroupRows(connection)
+    states = groups.states()
+    changed = (groups.find(key) for key in sorted(states) if mark.groups.get(key) != states[key])
+    return News(faults.since(mark.faults), [each for each in changed if each], Mark(faults.mark(), states))
+
+
+def check_told(operation: Operation) -> None:
+    """Raises Unsupported where the backend is told of no faults."""
     transaction = operation.transaction
     name = transaction.meta("backend")
     if name and not (operation.capabilities.fault_records or operation.capabilities.page_responses):
@@ -20,11 +37,9 @@ def known(operation: Operation) -> FaultList:
             because="it has no queue to read them from",
             hint="the kernel's log tells of those of real hardware: `journalctl -k`" if operation.real else "",
         )
-    found = FaultRows(transaction.connection).all()
-    return found._replace(waiting=tuple(PageGroupRows(transaction.connection).waiting()))
 
 
-def collect(operation: Operation) -> FaultList:
+def collect(operation: Operation) -> None:
     """Take out of the queues what they hold, and add it to what is stored."""
     transaction = operation.transaction
     if operation.capabilities.fault_records:
@@ -34,4 +49,3 @@ def collect(operation: Operation) -> FaultList:
         store(transaction, request, events, note=operation.real)
     if operation.capabilities.page_responses:
         page_faults.collect(operation)
-    return known(operation)

@@ -5,7 +5,7 @@ They are unrecoverable: nobody waits for an answer, and the request is over. Pag
 iommuctl.page_requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from iommuctl.model import Access, Rid
@@ -78,3 +78,21 @@ class FaultList(NamedTuple):
     faults: list[KnownFault]
     incomplete: list[Incomplete]
     waiting: tuple[PageGroup, ...] = ()
+
+
+class Mark(NamedTuple):
+    """How far somebody knows what has happened: faults by their order, groups of page requests by their states."""
+
+    faults: int = 0
+    groups: Mapping[int, str] = {}
+
+
+class News(NamedTuple):
+    """What has happened since a mark: faults that came, for the first time or again; groups that are new or answered.
+
+    Either is in order. `mark` is for the next time.
+    """
+
+    faults: list[KnownFault]
+    groups: list[PageGroup]
+    mark: Mark

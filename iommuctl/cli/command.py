@@ -7,6 +7,7 @@ importing all modules would cost more than most commands; here a command is buil
 
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import typer
@@ -160,13 +161,14 @@ def heading(text: str) -> str:
 
 
 def entries_of(app: typer.Typer) -> dict[str, Entry]:
-    """The commands of a module's `app` as entries of a group."""
+    """The commands and groups of a module's `app` as entries of a group."""
     entries = {}
     for info in app.registered_commands:
         function = info.callback
         assert function is not None
         assert info.name is not None
-        info.cls = Command
+        if info.cls is None or not issubclass(info.cls, Command):
+            info.cls = Command
         summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
 
         def build(info: Any = info) -> AnyCommand:
@@ -176,6 +178,12 @@ def entries_of(app: typer.Typer) -> dict[str, Entry]:
             return built
 
         entries[info.name] = Entry(summary, build)
+    for group in app.registered_groups:
+        inner, name = group.typer_instance, group.name
+        assert inner is not None
+        assert name is not None
+        summary = str(inner.info.help).partition("\n")[0].rstrip(".")
+        entries[name] = Entry(summary, partial(noun, name, inner))
     return entries
 
 

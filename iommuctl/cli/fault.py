@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from iommuctl.cli import fault_handler, fault_run, fault_watch
 from iommuctl.cli.command import module_app
 from iommuctl.cli.params import Brief
 from iommuctl.cli.render import Column, safe
@@ -22,6 +23,11 @@ EXAMPLES = """
 iommuctl fault list
 # the device may use the pages of group 7 now
 iommuctl fault respond 7 success
+# have all that waits answered as handlers say (`fault handler set`), now or from now on
+iommuctl fault run --once
+iommuctl fault run --jobs 8 --timeout 2
+# what is there now, and what comes; one JSON document on each line
+iommuctl fault watch
 # the records themselves, as `table decode` takes them
 iommuctl fault list -j | jq -r '.faults[] | [.structure, .raw[]] | join(" ")'
 """
@@ -110,8 +116,8 @@ def fault(known: "KnownFault") -> dict[str, Any]:
         "iova": None if what.iova is None else f"{what.iova:#x}",
         "access": what.access,
         "count": known.times,
-        "first": _time(known.first),
-        "last": _time(known.last),
+        "first": timestamp(known.first),
+        "last": timestamp(known.last),
         "source": known.source,
         "structure": what.structure or None,
         "raw": [f"{word:#x}" for word in what.raw],
@@ -124,10 +130,10 @@ def page_group(group: "PageGroup") -> dict[str, Any]:
         "id": group.id,
         "rid": group.slot.rid,
         "pasid": group.slot.pasid,
-        "since": _time(group.since),
+        "since": timestamp(group.since),
         "age": _age(group),
         "requests": [
-            {"iova": f"{each.iova:#x}", "access": _access(each), "privileged": each.privileged}
+            {"iova": f"{each.iova:#x}", "access": letters(each), "privileged": each.privileged}
             for each in group.requests
         ],
     }
@@ -137,11 +143,12 @@ def _waiting_row(group: "PageGroup") -> list[str]:
     pages = [f"{each.iova:#x}" for each in group.requests[:4]]
     if more := len(group.requests) - len(pages):
         pages.append(f"and {more} more")
-    access = dict.fromkeys(_access(each) for each in group.requests)
+    access = dict.fromkeys(letters(each) for each in group.requests)
     return [str(group.id), f"{_age(group)} s", str(group.slot), ", ".join(pages), ", ".join(access)]
 
 
-def _access(request: "PageRequest") -> str:
+def letters(request: "PageRequest") -> str:
+    """What a device wants to do with a page, of r, w and x."""
     allowed = {"r": request.read, "w": request.write, "x": request.execute}
     return "".join(letter for letter, asked in allowed.items() if asked)
 
@@ -154,7 +161,7 @@ def _row(known: "KnownFault") -> list[str]:
     what = known.fault
     return [
         str(known.id),
-        _time(known.last),
+        timestamp(known.last),
         str(Slot(what.rid, what.pasid)),
         "-" if what.iova is None else f"{what.iova:#x}",
         what.access or "-",
@@ -175,5 +182,11 @@ def _missing(source: "Incomplete") -> list[str]:
     return told
 
 
-def _time(seconds: int) -> str:
+def timestamp(seconds: int) -> str:
+    """Seconds since 1970 as people and programs read them."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+app.command("run")(fault_run.run)
+app.command("watch")(fault_watch.watch)
+app.add_typer(fault_handler.app, name="handler")

@@ -78,16 +78,18 @@ def printable(text: str) -> str:
 
 
 class KernelLog:
-    """The log from now on; silent where it cannot be read (without root, in a container)."""
+    """The log from now on, or with `old` from its beginning; silent where it cannot be read (no root, a container)."""
 
-    def __init__(self, path: str = "/dev/kmsg") -> None:
+    def __init__(self, path: str = "/dev/kmsg", *, old: bool = False) -> None:
         self._path = path
+        self._old = old
         self._fd = -1
 
     def __enter__(self) -> Self:
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.lseek(self._fd, 0, os.SEEK_END)
+            if not self._old:
+                os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
             self.__exit__()
         return self
@@ -96,6 +98,16 @@ class KernelLog:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the log can be read."""
+        return self._fd >= 0
+
+    def records(self) -> list[Record]:
+        """The kernel's own lines since the last time."""
+        found = [_parsed(record) for record in _read(self._fd)] if self._fd >= 0 else []
+        return [record for record in found if record]
 
     def last_about(self, word: str) -> str:
         """The newest message that has the word; empty if there is none."""

@@ -18,7 +18,6 @@ from iommuctl.iommu import Iommu
 from iommuctl.page_requests import PageGroup
 from iommuctl.serving.programs import Programs, Said
 
-JOBS, TIMEOUT = 4, 10.0
 SHORTEST, LONGEST = 0.001, 0.050
 """Seconds from one look to the next: while there is something to do, and when there has been nothing for a while."""
 AFTER_FAILURE = 1.0
@@ -58,8 +57,8 @@ class Server:
         *,
         answered: Callable[[Served], None],
         warn: Callable[[str], None],
-        jobs: int = JOBS,
-        timeout: float = TIMEOUT,
+        jobs: int = 4,
+        timeout: float = 10.0,
     ) -> None:
         self._iommu = iommu
         self._answered = answered
@@ -90,11 +89,11 @@ class Server:
                 pause = SHORTEST if busy else AFTER_FAILURE if failure else min(2 * pause, LONGEST)
                 self._programs.wait(pause)
 
-    def serve_once(self) -> None:
-        """Serve what waits and has somebody to answer it, then end. Raises InUse as `run`, and what a look raises."""
+    def serve_once(self, ended: Callable[[], bool]) -> None:
+        """Serve what waits and has somebody to answer it, or until `ended`. Raises InUse, and what a look raises."""
         with self._alone():
-            while self._look() or self._programs:
-                self._programs.wait(LONGEST)
+            while not ended() and (self._look() or self._programs):
+                self._programs.wait(LONGEST if self._programs else 0)
 
     def _look(self) -> bool:
         """Take what is asked, answer what can be answered, run programs. Returns whether any group moved on."""

@@ -21,6 +21,7 @@ from iommuctl.state.transaction import Transaction
 KEPT = 1000
 """Faults that are kept: a flood of them does not fill the disk."""
 PAGE_BITS = 12
+_COLUMNS = "id, source, code, name, reason, rid, pasid, iova, access, structure, raw, count, first, last"
 _NOTE = "recorded faults"
 _STORED = "events stored"
 """How many times events were stored, a fact about the whole folder."""
@@ -90,17 +91,23 @@ class FaultRows:
 
     def all(self) -> FaultList:
         """Every fault, and the sources of which something is missing."""
-        faults = self._execute(
-            """SELECT id, source, code, name, reason, rid, pasid, iova, access, structure, raw, count, first, last
-            FROM fault ORDER BY seen"""
-        )
         missing = self._execute(
             "SELECT name, lost, exact, dropped FROM fault_source WHERE lost OR dropped ORDER BY name"
         )
         return FaultList(
-            [_known(row) for row in faults],
+            self.since(0),
             [Incomplete(source, lost, bool(exact), dropped) for source, lost, exact, dropped in missing],
         )
+
+    def mark(self) -> int:
+        """How many times faults have been read so far."""
+        (seen,) = self._execute("SELECT ifnull(max(seen), 0) FROM fault").fetchone()
+        return int(seen)
+
+    def since(self, mark: int) -> list[KnownFault]:
+        """Those that came since that mark, for the first time or again, the one that came last at the end."""
+        rows = self._execute(f"SELECT {_COLUMNS} FROM fault WHERE seen > ? ORDER BY seen", (mark,))
+        return [_known(row) for row in rows]
 
     def has(self, key: int) -> bool:
         """Whether a fault of that id is kept."""

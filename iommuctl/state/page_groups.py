@@ -119,6 +119,10 @@ class PageGroupRows:
         rows = self._execute(f"SELECT {_COLUMNS} FROM page_group WHERE state = 'begun' ORDER BY id")
         return [_group(row) for row in rows]
 
+    def states(self) -> dict[int, str]:
+        """What is known of each group that waits or was answered: "waiting", or the answer."""
+        return dict(self._execute("SELECT id, state FROM page_group WHERE state <> 'begun'"))
+
     def find(self, key: int) -> PageGroup | None:
         """The group of that id, answered or not."""
         row = self._execute(f"SELECT {_COLUMNS} FROM page_group WHERE id = ? AND state <> 'begun'", (key,)).fetchone()
