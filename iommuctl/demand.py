@@ -73,6 +73,10 @@ class _OfGuest:
         if not self._operation.books.maps_writable(parent, start, self.granule):
             raise OutsideMemory(f"GPA {start:#x} is not memory of {parent.name} that can be written")
         check_no_pool(self._operation, parent, start, self.granule)
+        if "x" in prot and self._operation.capabilities.execute_permission:
+            for mapping in self._operation.books.mappings_in(parent, start, start + self.granule - 1):
+                if "x" not in mapping.prot:
+                    raise Unsupported(f"GPA {start:#x} is not mapped in {parent.name} to be executed")
         map_in_pgtable(self._operation, self._table, iova, self.granule, start, prot, privileged=privileged)
 
 
