@@ -23,13 +23,12 @@ def within(iommu: Iommu, act: Callable[[System], _T]) -> _T:
 def ask(iommu: Iommu, slot: Slot, *pages: int, group: int = 0, access: str = "rw", privileged: bool = False) -> None:
     """A device asks for pages, by their numbers, in one group."""
 
+    allowed = "r" in access, "w" in access
+    more = "x" in access, privileged
+
     def sends(system: System) -> None:
-        for page in pages:
-            system.page_request(
-                PageRequest(
-                    slot, page * PAGE, "r" in access, "w" in access, group, page == pages[-1], "x" in access, privileged
-                )
-            )
+        for number, page in enumerate(pages, 1):
+            system.page_request(PageRequest(slot, page * PAGE, *allowed, group, number == len(pages), *more))
 
     within(iommu, sends)
 
