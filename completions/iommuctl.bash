@@ -134,16 +134,19 @@ __iommuctl_command() { # PATH
         opts=('--pasid=PASID' '--access=r|w|x' --privileged)
         ;;
     fault)
-        verbs=(run respond list handler)
-        ;;
-    'fault run')
-        opts=(--once '--jobs=' '--timeout=')
+        verbs=(respond list run watch handler)
         ;;
     'fault respond')
         takes=('' '')
         ;;
     'fault list')
         opts=(--brief)
+        ;;
+    'fault run')
+        opts=(--once '--jobs=' '--timeout=')
+        ;;
+    'fault watch')
+        opts=(--follow)
         ;;
     'fault handler')
         verbs=(set clear show)

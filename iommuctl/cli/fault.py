@@ -23,10 +23,9 @@ EXAMPLES = """
 iommuctl fault list
 # the device may use the pages of group 7 now
 iommuctl fault respond 7 success
-# have all that waits answered as handlers say (`fault handler set`), now or from now on
-iommuctl fault run --once
-iommuctl fault run --jobs 8 --timeout 2
-# what is there now, and what comes; one JSON document on each line
+# have what waits answered as handlers say (`fault handler set`); without --once also what comes
+iommuctl fault run --once --jobs 8 --timeout 2
+# what is there now; with --follow also what comes
 iommuctl fault watch
 # the records themselves, as `table decode` takes them
 iommuctl fault list -j | jq -r '.faults[] | [.structure, .raw[]] | join(" ")'

@@ -3,6 +3,7 @@
 
 import re
 import runpy
+from collections.abc import Iterator
 from typing import Any
 
 from iommuctl.cli.app import COMMANDS, load
@@ -25,6 +26,7 @@ FREE = {
         "PA",
         "PID:FD",
         "RID:BAR",
+        "SECONDS",
     ),
     *("PROGRAM…", "S", "SIZE", "TEXT", "UNIT", "4K,2M,1G"),
 }
@@ -33,6 +35,13 @@ FREE = {
 
 def generator() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "completions" / "generate.py"))
+
+
+def with_inner(command: Any) -> Iterator[Any]:
+    """A command, and all that a group of commands has in it."""
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from with_inner(inner)
 
 
 def test_they_are_what_the_program_says() -> None:
@@ -49,7 +58,7 @@ def test_every_metavar_is_one_that_is_completed_or_one_that_is_typed() -> None:
     met = set()
     for name in COMMANDS:
         command: Any = load(name)
-        for each in [command, *(command.commands[sub] for sub in getattr(command, "commands", {}))]:
+        for each in with_inner(command):
             for param in each.params:
                 met |= set(re.sub(r"\[.*?\]", "", param.metavar or "").split("|"))
     words = {part for part in met if re.fullmatch("[a-z]*", part)}

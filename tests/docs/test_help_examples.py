@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from iommuctl import Iommu
 from iommuctl.cli.app import COMMANDS, EXAMPLES
+from iommuctl.handlers import Handler
+from iommuctl.model import Slot
 from iommuctl.plugins import BACKENDS
 from tests.cli.real import NAME
 from tests.docs.documents import Console
+from tests.serving.asking import A, ask
 
-MODULES = ("app", *dict.fromkeys(module for module, _ in COMMANDS.values()))
+MODULES = ("app", *dict.fromkeys(module for module, _ in COMMANDS.values()), "fault_handler")
 _DEVICES = ["device add 00:01.0 --ats --pasid-bits 16", "device add 00:02.0 --pasid-bits 16"]
 _VM = [
     "domain create domain2 --nest-parent",
@@ -32,6 +36,13 @@ BEFORE: dict[str, list[str]] = {
     "translate": [*_VM, *_PROCESS, *_BOUND],
     "table": [*_VM, *_PROCESS, "domain create domain1"],
     "batch": _DEVICES,
+    "fault_handler": [
+        *_VM,
+        *_PROCESS,
+        *_BOUND,
+        "domain create domain1",
+        "memory create buffers --size 1M",
+    ],
 }
 IN_BETWEEN = {
     "bind-pgtable domain3 0000:00:02.0": ["attach domain3 00:02.0"],
@@ -69,6 +80,18 @@ def test_every_module_has_examples() -> None:
     assert all(lines(module) for module in MODULES)
 
 
+def wait(folder: str, groups: int) -> None:
+    """Have a device wait for answers to so many groups of page requests."""
+    with Iommu(folder, backend="sim") as iommu:
+        iommu.device_add(A, ats=True, pri=True, pasid_bits=8)
+        iommu.domain_create("d")
+        iommu.attach("d", A, pasid=5)
+        iommu.handler_set("d", Handler("queue"))
+        for number in range(groups):
+            ask(iommu, Slot(A, 5), number, group=number)
+        assert iommu.faults().waiting[-1].id == groups
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in NOT_RUN])
 def test_examples_of_the_help(
     module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -85,6 +108,8 @@ def test_examples_of_the_help(
         assert printed is None or console.code == 0, (command, printed)
 
     assert console(f"iommuctl --backend {NAME} --state {hardware} domain create first") is not None
+    if module == "fault":
+        wait(simulated, groups=7)
     for command in BEFORE.get(module, []):
         typed(f"iommuctl {command} --quiet")
     for line in lines(module):
