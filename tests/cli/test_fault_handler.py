@@ -5,7 +5,12 @@ import shutil
 
 import pytest
 
+from iommuctl import plugins
+from iommuctl.capabilities import Capabilities
+from iommuctl.hookspecs import HardwareContext, hookimpl
+from tests.cli import real
 from tests.cli.conftest import Run
+from tests.cli.real import NAME
 
 SETUP = (
     "device add 00:01.0 --ats --pri --pasid-bits 8",
@@ -116,3 +121,23 @@ def test_memory_of_a_handler_is_in_use(machine: Run, run: Run) -> None:
     assert (refused.code, refused.error["id"]) == (1, "in-use")
     machine("memory destroy buffers --force --quiet")
     assert machine("fault handler show -j").json["handlers"] == []
+
+
+def test_a_table_that_is_replaced(ok: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real machine a table takes page requests from when it is made, or never."""
+    monkeypatch.setitem(plugins.BACKENDS, NAME, "tests.cli.real")
+    declared = real.iommuctl_capabilities
+
+    def capabilities(context: HardwareContext) -> Capabilities:
+        return declared(context)._replace(page_responses=("success", "invalid"))
+
+    monkeypatch.setattr(real, "iommuctl_capabilities", hookimpl(capabilities))
+    ok(f"--backend {NAME} domain create d --quiet")
+    ok("device bind 00:10.0 --quiet")
+    for pasid in (1, 2):
+        ok(f"attach d 00:10.0 --pasid {pasid} --quiet")
+    slots = "0000:00:10.0 PASID 1, 0000:00:10.0 PASID 2"
+    told = f"d: page requests are answered by reject; a new table is in {slots} in place of the old one\n"
+    assert ok("fault handler set d --reject").out == told
+    assert ok("fault handler set 00:10.0 --pasid 2 --queue -j").json["replaced"] == []
+    assert ok("fault handler clear d -j").json["replaced"] == [{"rid": "0000:00:10.0", "pasid": 1}]
