@@ -58,7 +58,7 @@ class Faulting(Hardware):
 
         `owner` is a RID or a domain. On real hardware, a slot whose requests nobody was told of so far gets a new
         table in place of the one that it has: returns what these slots hold. Raises NoSuchDevice, NoSuchDomain,
-        Unsupported where nobody is told of page requests.
+        Unsupported where nobody is told of page requests, and on real hardware for a device without PRI.
         """
         return self._handler(owner, pasid, handler)
 
@@ -81,24 +81,31 @@ class Faulting(Hardware):
 
     def _handler(self, owner: str, pasid: int | None, handler: "Handler | None") -> "list[Occupant]":
         from iommuctl.page_faults import is_served
+        from iommuctl.slots import install
         from iommuctl.state.handlers import HandlerRows
 
         with self._change(f"fault handler {owner}") as operation:
             if not operation.capabilities.page_responses:
                 raise Unsupported(
                     "nobody is told of page requests here",
-                    because=f"the backend {operation.transaction.meta('backend')} has no queue for them",
+                    because=operation.capabilities.page_request_obstacle
+                    or f"the backend {operation.transaction.meta('backend')} has no queue for them",
                 )
             of = _owner(operation, owner, pasid)
-            rows, slots = HandlerRows(operation.transaction.connection), _slots(operation, of)
+            rows = HandlerRows(operation.transaction.connection)
+            if not operation.real:
+                rows.put(of, handler)
+                return []
+            if isinstance(of, Slot) and not operation.device(of.rid).pri:
+                raise Unsupported(
+                    f"{of.rid} asks for no pages", because="the device has no page request interface (PRI)"
+                )
+            slots = [held for held in _slots(operation, of) if operation.device(held.slot.rid).pri]
             before = [is_served(operation, held) for held in slots]
             rows.put(of, handler)
             changed = [held for held, was in zip(slots, before, strict=True) if is_served(operation, held) != was]
-            if not operation.real:
-                return []
             for held in changed:
-                request = SlotChange(held.slot, held, held, page_requests=is_served(operation, held))
-                operation.call("install", change=request)
+                install(operation, SlotChange(held.slot, held, held))
             return changed
 
 

@@ -75,6 +75,6 @@ def truth(operation: Operation) -> Truth:
     domains = books.domains()
     mappings = {domain.id: books.mappings(domain) for domain in domains}
     slots = {held.slot: held for held in books.slots()}
-    asking = {slot for slot, held in slots.items() if is_served(operation, held)}
+    asking = {slot for slot, held in slots.items() if is_served(operation, held) and operation.device(slot.rid).pri}
     tokens = [group.token for group in PageGroupRows(operation.transaction.connection).waiting()]
     return Truth(domains, mappings, slots, books.memories(), guests(operation), asking, tokens)

@@ -69,6 +69,13 @@ def end_all_pending(operation: Operation, rid: Rid) -> None:
         end_pending(operation, slot)
 
 
+def end_lost(operation: Operation) -> None:
+    """The tables of all slots are gone: the kernel has answered what waited there."""
+    rows = PageGroupRows(operation.transaction.connection)
+    for slot in dict.fromkeys(group.slot for group in rows.waiting()):
+        end_pending(operation, slot)
+
+
 def is_served(operation: Operation, held: Occupant) -> bool:
     """Whether page requests of a slot are to be queued: it has a handler, or its domain, and a table that can.
 
