@@ -263,6 +263,14 @@ def test_all_that_waited_is_over_when_all_is_lost(asked: Bench) -> None:
     asked.assert_agrees()
 
 
+def test_a_device_that_is_gone_blocks_nothing(asked: Bench) -> None:
+    del asked.host.drivers[ONE]
+    asked.kernel.kill(uapi.IOMMU_IOAS_ALLOC, made=True)
+    iommu = asked.killed(lambda: asked.iommu.domain_create("n"))
+    iommu.domain_create("n")
+    assert iommu.faults().waiting == ()
+
+
 # Commands that are killed, and transactions that fail
 
 
