@@ -19,10 +19,12 @@ def die(call: int, when: str) -> None:
             number = next(numbers)
             if number == call and when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            answer = real(*arguments)
-            if number == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
+            try:
+                return real(*arguments)
+            finally:
+                # Also when the kernel refused it.
+                if number == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return called
 
