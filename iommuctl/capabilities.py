@@ -40,6 +40,8 @@ class Capabilities(NamedTuple):
 
     page_responses: tuple[str, ...] = ()
     """What page requests can be answered with, of success, invalid and failure; none where nobody is told of any."""
+    page_request_obstacle: str = ""
+    """Why nobody is told of any, where hardware could."""
 
     @property
     def page_sizes_by_granule(self) -> tuple[tuple[int, ...], ...]:

@@ -106,7 +106,8 @@ class Faulting(Hardware):
 
         `owner` is a RID or a domain. On real hardware, a slot whose requests nobody was told of so far gets a new
         table in place of the one that it has: returns what these slots hold. Raises NoSuchDevice, NoSuchDomain,
-        Unsupported where nobody is told of page requests, and what `handler_rules.checked` raises.
+        Unsupported where nobody is told of page requests, and on real hardware for a device without PRI, and what
+        `handler_rules.checked` raises.
         """
         return self._handler(owner, pasid, handler)
 
@@ -145,7 +146,8 @@ def _check_told(operation: Operation) -> None:
     if not operation.capabilities.page_responses:
         raise Unsupported(
             "nobody is told of page requests here",
-            because=f"the backend {operation.transaction.meta('backend')} has no queue for them",
+            because=operation.capabilities.page_request_obstacle
+            or f"the backend {operation.transaction.meta('backend')} has no queue for them",
         )
 
 

@@ -95,10 +95,13 @@ class Hardware(Simulation):
     def rebuild_lost(self) -> list[str]:
         """Make all that is lost again; returns sentences about what is not as it was. Raises Unsupported."""
         from iommuctl.named_memory import truth
+        from iommuctl.page_faults import end_lost
 
         with self._change("recover") as operation:
             if not operation.call("lost"):
                 return []
+            if not self.dry_run:
+                end_lost(operation)
             told: list[str] = operation.call("recover", truth=truth(operation))
             return told if self.dry_run else [*told, *_begun_anew(operation)]
 

@@ -259,7 +259,11 @@ class BackendSpec:
 
     @hookspec(firstresult=True)
     def iommuctl_install(self, context: Context, change: SlotChange) -> bool:  # type: ignore[empty-body]
-        """Change what a slot holds. Undo is the same call with old and new swapped. Returns True."""
+        """Change what a slot holds. Undo is the same call with old and new swapped. Returns True.
+
+        On real hardware, before a call by which the kernel answers the page requests that wait in the slot, note the
+        intent `page_requests.ended(slot)`: so the core ends them, too, where the change is undone.
+        """
 
     @hookspec(firstresult=True)
     def iommuctl_invalidate(self, context: Context, request: InvalidateRequest) -> bool:  # type: ignore[empty-body]

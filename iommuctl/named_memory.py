@@ -2,11 +2,12 @@
 """Named memory of real hardware: files of the kernel's memory, at the addresses by which rows know them."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from iommuctl.cd_pools import guests
-from iommuctl.errors import OutsideMemory
+from iommuctl.errors import NoSuchDevice, OutsideMemory
 from iommuctl.formats.memory import FileMemory
-from iommuctl.model import NO_PHYSICAL, Memory, MemoryWrite
+from iommuctl.model import NO_PHYSICAL, Memory, MemoryWrite, Rid
 from iommuctl.page_faults import is_served
 from iommuctl.requests import Truth
 from iommuctl.session import Operation
@@ -75,6 +76,13 @@ def truth(operation: Operation) -> Truth:
     domains = books.domains()
     mappings = {domain.id: books.mappings(domain) for domain in domains}
     slots = {held.slot: held for held in books.slots()}
-    asking = {slot for slot, held in slots.items() if is_served(operation, held)}
+    asking = {slot for slot, held in slots.items() if is_served(operation, held) and _asks(operation, slot.rid)}
     tokens = [group.token for group in PageGroupRows(operation.transaction.connection).waiting()]
     return Truth(domains, mappings, slots, books.memories(), guests(operation), asking, tokens)
+
+
+def _asks(operation: Operation, rid: Rid) -> bool:
+    """Whether a device asks for pages. One that is gone does not, and keeps nothing else from being repaired."""
+    with suppress(NoSuchDevice):
+        return operation.device(rid).pri
+    return False

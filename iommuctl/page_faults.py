@@ -76,6 +76,13 @@ def end_all_pending(operation: Operation, rid: Rid) -> None:
         end_pending(operation, slot)
 
 
+def end_lost(operation: Operation) -> None:
+    """The tables of all slots are gone: the kernel has answered what waited there."""
+    rows = PageGroupRows(operation.transaction.connection)
+    for slot in dict.fromkeys(group.slot for group in rows.waiting()):
+        end_pending(operation, slot)
+
+
 def is_served(operation: Operation, held: Occupant) -> bool:
     """Whether page requests of a slot are to be queued: it has a handler, or its domain, and a table that can.
 
@@ -89,19 +96,26 @@ def is_served(operation: Operation, held: Occupant) -> bool:
 def set_handler(operation: Operation, owner: Slot | Domain, new: Handler | None) -> list[Occupant]:
     """Say who answers, or that nobody does; returns the slots that got a new table for that, on real hardware."""
     rows = HandlerRows(operation.transaction.connection)
+    if not operation.real:
+        rows.put(owner, new)
+        return []
+    # Here, as every change of a slot looks for what waits in it.
+    from iommuctl.slots import install
+
     if isinstance(owner, Slot):
+        if not operation.device(owner.rid).pri:
+            raise Unsupported(
+                f"{owner.rid} asks for no pages", because="the device has no page request interface (PRI)"
+            )
         held = operation.books.slot(owner)
         slots = [held] if held else []
     else:
-        slots = operation.books.slots(domain=owner)
+        slots = [each for each in operation.books.slots(domain=owner) if operation.device(each.slot.rid).pri]
     before = [is_served(operation, each) for each in slots]
     rows.put(owner, new)
-    if not operation.real:
-        return []
     changed = [each for each, was in zip(slots, before, strict=True) if is_served(operation, each) != was]
     for each in changed:
-        request = SlotChange(each.slot, each, each, page_requests=is_served(operation, each))
-        operation.call("install", change=request)
+        install(operation, SlotChange(each.slot, each, each))
     return changed
 
 

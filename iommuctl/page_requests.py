@@ -10,6 +10,18 @@ if TYPE_CHECKING:
     from iommuctl.architecture import PageRequest, PageResponse
 
 
+ENDED = "page requests ended"
+
+
+def ended(slot: Slot) -> dict[str, object]:
+    """An intent that a backend of real hardware notes before a call by which the kernel answers what waits in a slot.
+
+    Where the operation does not come to its end, nobody can tell whether the call was made: then what waits there is
+    answered invalid after the repair, by `iommuctl_respond` with PageAnswer.over.
+    """
+    return {ENDED: slot}
+
+
 class Asked(NamedTuple):
     """A page request, and by what its group is answered: anything JSON holds, the same for all of a group.
 

@@ -273,14 +273,18 @@ class Session:
     def repair(self, transaction: Transaction, backend: str, intents: list[Any]) -> None:
         """Have the backend bring what an unfinished change left in the kernel to what the rows say."""
         from iommuctl.named_memory import truth
+        from iommuctl.page_faults import end_pending
         from iommuctl.plugins import load_backend
         from iommuctl.state import faults, page_groups
 
         others = page_groups.store_noted(transaction, faults.store_noted(transaction, intents))
         if intents and not others:
             return
-        request = RepairRequest(others, truth(Operation(self, transaction)))
+        operation = Operation(self, transaction)
+        request = RepairRequest(others, truth(operation))
         load_backend(backend).hook.iommuctl_repair(context=transaction, request=request)
+        for slot in page_groups.ended(others):
+            end_pending(operation, slot)
 
     def manager(self, transaction: Transaction) -> "pluggy.PluginManager":
         """The plugin manager that holds the folder's backend."""

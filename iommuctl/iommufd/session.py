@@ -246,7 +246,14 @@ class Iommufd:
     def fault_queue_alloc(self) -> tuple[int, int]:
         """A new fault queue: its id, and a file to read page faults from and write responses to (-1 in a dry run)."""
         argument = _new(uapi.iommu_fault_alloc)
-        fault_id = self._make("IOMMU_FAULT_QUEUE_ALLOC", uapi.IOMMU_FAULT_QUEUE_ALLOC, argument, "out_fault_id")
+        argument.out_fault_fd = _NO_FILE
+        try:
+            fault_id = self._make("IOMMU_FAULT_QUEUE_ALLOC", uapi.IOMMU_FAULT_QUEUE_ALLOC, argument, "out_fault_id")
+        except BaseException:
+            # An interrupt may come when the call has been made: nobody would close the file.
+            if argument.out_fault_fd != _NO_FILE:
+                os.close(argument.out_fault_fd)
+            raise
         return fault_id, -1 if self._dry else argument.out_fault_fd
 
     def viommu_alloc(self, dev_id: int, hwpt_id: int, type: int, data: bytes = b"") -> tuple[int, bytes]:

@@ -119,7 +119,8 @@ def of_attach(sysfs: Sysfs, rid: Rid | None, table: int, slot: str, error: OSErr
     ]
     wrong = (
         "another device of its IOMMU group has another page table, or the table was not made for this IOMMU or is "
-        "without the PASID flag while PASIDs are in use"
+        "without the PASID flag while PASIDs are in use, or has a fault queue and the device is a virtual function, "
+        "whose PRI is that of the physical one"
         if "PASID" not in slot
         else "field pasid is beyond what the group's devices have, or this table or that of the RID is without the "
         "PASID flag"
@@ -144,8 +145,9 @@ def of_attach(sysfs: Sysfs, rid: Rid | None, table: int, slot: str, error: OSErr
             "detach PASIDs first, or try again when the reset is over",
         ),
         errno.ENODEV: (
-            "the table reports page requests and the device makes none, or the IOMMU has no entry for the device",
-            "take a table without fault queue",
+            "the table has a fault queue, and Linux has not enabled the device's PRI, for which it wants ATS, and of a "
+            "device with PASIDs that its answers need them; or the IOMMU has no entry for the device",
+            "take a table without fault queue: `iommuctl fault handler clear`",
         ),
         errno.ENOENT: (
             f"field pt_id: there is no object {table}, or it is nested on a vIOMMU where the device has no number yet",

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains: an IOAS each, and a HWPT for each IOMMU whose devices are attached to it.
 
-The IOAS itself is never attached: what the kernel makes then can neither nest nor take PASIDs.
+The IOAS itself is never attached: what the kernel makes then can neither nest nor take PASIDs. A slot whose page
+requests are queued has a HWPT of its own over the same IOAS: a fault queue is fixed when a HWPT is made.
 """
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from iommuctl.errors import Unsupported
 from iommuctl.hookspecs import DirtyRequest, MapRequest, UnmapRequest
@@ -14,7 +15,7 @@ from iommuctl.kernel import objects
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.memories import descriptor
 from iommuctl.kernel.vendor import Port
-from iommuctl.model import Dirty, Domain, DomainRanges, Mapping
+from iommuctl.model import Dirty, Domain, DomainRanges, Mapping, Slot
 from iommuctl.numbers import units
 
 
@@ -64,21 +65,41 @@ def destroy(machine: Machine, domain: Domain) -> None:
 
 def hwpt(machine: Machine, domain: Domain, port: Port) -> int:
     """The domain's table for the IOMMU of a device, made with the first such device."""
-    record = machine.records.domain(domain)
     pasids = bool(port.pasid_bits) and (machine.vendor.parents_take_pasids or not domain.nest_parent)
     key = f"{port.unit} with PASIDs" if pasids else port.unit
-    if key not in record["hwpts"]:
+    if key not in machine.records.domain(domain)["hwpts"]:
         flags = uapi.IOMMU_HWPT_ALLOC_NEST_PARENT if domain.nest_parent else 0
-        flags |= uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING if record["dirty"] else 0
         flags |= uapi.IOMMU_HWPT_ALLOC_PASID if pasids else 0
-        iommufd, ioas = machine.iommufd, record["ioas"]
-        made = objects.make(machine, lambda: iommufd.hwpt_alloc(port.dev_id, ioas, flags))
-        record = {**record, "hwpts": {**record["hwpts"], key: made}}
-        machine.records.put_domain(domain, record)
-        if record["tracking"]:
-            machine.iommufd.hwpt_set_dirty_tracking(made, True)
-    found: int = record["hwpts"][key]
+        _make(machine, domain, key, lambda ioas, more: machine.iommufd.hwpt_alloc(port.dev_id, ioas, flags | more))
+    found: int = machine.records.domain(domain)["hwpts"][key]
     return found
+
+
+def own_hwpt(machine: Machine, domain: Domain, port: Port, slot: Slot, fault_id: int) -> int:
+    """A table of the domain for one slot alone, whose page requests go to a fault queue. What is mapped is the same."""
+    flags = uapi.IOMMU_HWPT_FAULT_ID_VALID | (uapi.IOMMU_HWPT_ALLOC_PASID if port.pasid_bits else 0)
+    alloc = machine.iommufd.hwpt_alloc
+    return _make(
+        machine, domain, str(slot), lambda ioas, more: alloc(port.dev_id, ioas, flags | more, fault_id=fault_id)
+    )
+
+
+def disown(machine: Machine, domain: Domain, table: int) -> None:
+    """A table that was one slot's alone is not the domain's any more."""
+    record = machine.records.domain(domain)
+    left = {key: made for key, made in record["hwpts"].items() if made != table}
+    machine.records.put_domain(domain, {**record, "hwpts": left})
+
+
+def _make(machine: Machine, domain: Domain, key: str, alloc: Callable[[int, int], int]) -> int:
+    """A table of the domain, which `alloc` makes of an IOAS with these flags besides."""
+    record = machine.records.domain(domain)
+    flags = uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING if record["dirty"] else 0
+    made = objects.make(machine, lambda: alloc(record["ioas"], flags))
+    machine.records.put_domain(domain, {**record, "hwpts": {**record["hwpts"], key: made}})
+    if record["tracking"]:
+        machine.iommufd.hwpt_set_dirty_tracking(made, True)
+    return made
 
 
 def map_(machine: Machine, request: MapRequest) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from iommuctl.kernel.machine import Machine
     from iommuctl.kernel.vendor import Vendor
     from iommuctl.model import Device, Dirty, Domain, DomainRanges, IommuUnit, Memory, Rid
+    from iommuctl.page_requests import AskedPages, PageAnswer
 
 
 _UNITS = "/sys/class/iommu"
@@ -216,4 +217,19 @@ class HardwareBackend(ABC):
     @hookimpl
     def iommuctl_invalidate(self, context: HardwareContext, request: InvalidateRequest) -> bool:
         self.machine(context).slots.invalidate(request)
+        return True
+
+    # Page requests, for vendors that declare `page_responses`
+
+    @hookimpl
+    def iommuctl_page_requests(self, context: HardwareContext) -> "AskedPages":
+        from iommuctl.kernel import fault_queues
+
+        return fault_queues.take(self.machine(context))
+
+    @hookimpl
+    def iommuctl_respond(self, context: HardwareContext, request: "PageAnswer") -> bool:
+        from iommuctl.kernel import fault_queues
+
+        fault_queues.respond(self.machine(context), request)
         return True

@@ -11,9 +11,10 @@ from iommuctl.model import Domain, Memory, Rid, Slot
 class Records:
     """The rows of one backend. What rows name exists in the kernel, unless all of it is lost.
 
-    A domain's record: `ioas`, `hwpts` {unit and whether it takes PASIDs: id}, `dirty` (it can track) and `tracking` (it
-    does). A slot's: `pt`, the HWPT that is attached, and `nested`, whether it was made for this slot. A vIOMMU's: `id`;
-    `events`, its event queue; `kept`, the name of that queue's file with the keeper; `parent`, the domain's name. A
+    A domain's record: `ioas`, `hwpts` {unit and whether it takes PASIDs, or the slot whose own it is: id}, `dirty` (it
+    can track) and `tracking` (it does). A slot's: `pt`, the HWPT that is attached; `nested`, whether it was made for
+    this slot; where its page requests are queued, `queue`, and `kept`, the name of that queue's file with the keeper. A
+    vIOMMU's: `id`; `events`, its event queue; `kept`, as for a slot; `parent`, the domain's name. A
     vDEVICE's: `id`, `virt_id`, and the `viommu` that it belongs to. A device's is for `Devices` to say; `name` is the
     backend's.
     """
@@ -51,6 +52,13 @@ class Records:
 
     def put_slot(self, slot: Slot, record: dict[str, Any] | None) -> None:
         self._put("slot", str(slot), record)
+
+    def queues(self) -> Iterator[tuple[Slot, dict[str, Any]]]:
+        """The slots whose page requests are queued."""
+        for key, record in self._rows.scan(f"{self._name}.slot"):
+            if "queue" in record:
+                rid, _, pasid = key.partition(" PASID ")
+                yield Slot(Rid.parse(rid), int(pasid) if pasid else None), record
 
     # Devices
 
@@ -114,13 +122,15 @@ class Records:
 
     def kept(self) -> set[str]:
         """The names under which the keeper holds anything but devices and the iommufd."""
-        return self.kept_memories() | {record["kept"] for _, _, record in self.viommus()}
+        files = {record["kept"] for _, _, record in self.viommus()} | {record["kept"] for _, record in self.queues()}
+        return self.kept_memories() | files
 
     # All of them
 
     def object_ids(self) -> set[int]:
         """The objects of the iommufd that rows name, but for devices and vDEVICEs."""
         found = {record["pt"] for _, record in self._rows.scan(f"{self._name}.slot")}
+        found |= {record["queue"] for _, record in self.queues()}
         for _, _, record in self.viommus():
             found |= {record["id"], record["events"]}
         for _, record in self._rows.scan(f"{self._name}.domain"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """After a change that did not come to its end, and after all was lost: the kernel is brought to what rows say.
 
-Devices come first, as slots need them; then ranges, slots and caches, and what no row names is destroyed. What cannot
-be repaired does not keep the rest from it; the first such error is raised at the end.
+Devices come first, as slots need them; then ranges, slots, page requests and caches, and what no row names is
+destroyed. What cannot be repaired does not keep the rest from it; the first such error is raised at the end.
 """
 
 import errno
@@ -12,7 +12,7 @@ from typing import Any
 
 from iommuctl.errors import IommuError, KernelRefused
 from iommuctl.hookspecs import RepairRequest, Truth
-from iommuctl.kernel import domains, memories, objects, viommus
+from iommuctl.kernel import domains, fault_queues, memories, objects, viommus
 from iommuctl.kernel.machine import IOMMUFD, Connection, Machine
 from iommuctl.model import Mapping, Rid, Slot
 
@@ -47,6 +47,8 @@ def repair(machine: Machine, request: RepairRequest) -> None:
     released |= machine.records.with_vdevice(objects.void(request.intents))
     failures.all(lambda rid: viommus.repair(machine, rid), sorted(released | reopened))
     failures.all(machine.slots.repair, dict.fromkeys(reversed(slots)))
+    tokens = request.truth.tokens
+    failures.all(lambda intents: fault_queues.repair(machine, intents, tokens), [request.intents])
     failures.all(machine.slots.refresh, [intent for intent in request.intents if "stale" in intent])
     failures.all(lambda intent: _others(machine, request.truth, intent), reversed(request.intents))
     if orphan is not None or any("made" in intent or "gone" in intent for intent in request.intents):

@@ -13,7 +13,7 @@ from typing import Any
 
 from iommuctl.architecture import PageRequest, PageResponse
 from iommuctl.model import Rid, Slot
-from iommuctl.page_requests import Asked, AskedPages, PageGroup
+from iommuctl.page_requests import ENDED, Asked, AskedPages, PageGroup
 from iommuctl.state.transaction import Transaction
 
 KEPT = 1000
@@ -60,6 +60,12 @@ def store_noted(transaction: Transaction, intents: Iterable[Any]) -> list[Any]:
         else:
             others.append(intent)
     return others
+
+
+def ended(intents: Iterable[Any]) -> list[Slot]:
+    """The slots whose groups the kernel may have answered in a transaction that did not come to its end."""
+    found = [intent[ENDED] for intent in intents if ENDED in intent]
+    return [*dict.fromkeys(Slot(Rid(*rid), pasid) for rid, pasid in found)]
 
 
 def _store(transaction: Transaction, number: int, pages: AskedPages) -> None:

@@ -15,6 +15,7 @@ from iommuctl.errors import DeviceNotBound, Lost, Unsupported
 from iommuctl.formats.radix import Format
 from iommuctl.hookspecs import API_VERSION, HardwareContext, hookimpl
 from iommuctl.model import Call, Command, Device, Dirty, Domain, DomainRanges, IommuUnit, Memory, Rid, Slot
+from iommuctl.page_requests import AskedPages
 from iommuctl.recorded import Events, RecordedFault
 from iommuctl.requests import (
     Availability,
@@ -45,7 +46,7 @@ KERNELS = {"driver": "e1000e", "owner": "DMA-FQ"}
 DEVICES: dict[Rid, dict[str, Any]] = {
     NIC: {**KERNELS, "siblings": [SIBLING]},
     SIBLING: {**KERNELS, "siblings": [NIC]},
-    ONE: {"ats": True, "pasid_bits": 16, "owner": "identity"},
+    ONE: {"ats": True, "pri": True, "pasid_bits": 16, "owner": "identity"},
     TWO: {"driver": "e1000e", "owner": "DMA"},
 }
 
@@ -233,6 +234,11 @@ def _held(context: HardwareContext, slot: Slot) -> bool:
 def iommuctl_lost(context: HardwareContext) -> str:
     path = context.folder / "lost"
     return path.read_text() if path.exists() else ""
+
+
+@hookimpl
+def iommuctl_page_requests(context: HardwareContext) -> AskedPages:
+    return AskedPages()
 
 
 @hookimpl

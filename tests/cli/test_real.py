@@ -61,7 +61,7 @@ def test_device_list(fresh: Run) -> None:
         "RID           ATS  PRI  PASID BITS  BOUND  DRIVER    OWNER   GROUP WITH",
         "0000:00:02.0  no   no   0           no     e1000e    DMA-FQ  0000:00:02.1",
         "0000:00:02.1  no   no   0           no     e1000e    DMA-FQ  0000:00:02.0",
-        "0000:00:10.0  yes  no   16          yes    vfio-pci",
+        "0000:00:10.0  yes  yes  16          yes    vfio-pci",
         "0000:00:11.0  no   no   0           no     e1000e    DMA",
     ]
     nic, _, bound, _ = fresh("device list -j").json["devices"]
@@ -85,7 +85,7 @@ def test_devices_are_there_before_the_first_use(run: Run, state: Path, monkeypat
 
 def test_device_show(real: Run) -> None:
     assert real("device show 00:10.0").out.splitlines() == [
-        "0000:00:10.0  ATS yes, PRI no, 16 PASID bits, bound to vfio-pci",
+        "0000:00:10.0  ATS yes, PRI yes, 16 PASID bits, bound to vfio-pci",
         "├── RID  attached vm",
         '└── PASID 3  bound to page table t at 0x100000 nested on vm  "process"',
     ]

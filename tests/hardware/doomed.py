@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command that is killed at one of its calls to the kernel: the ioctls of iommufd and of VFIO."""
+"""A command that is killed at one of its calls to the kernel: ioctls of iommufd and of VFIO, and page requests."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from typing import Any
 
 
 def die(call: int, when: str) -> None:
-    """Have this process killed before or after its ioctl of that number, the first is 1."""
-    from iommuctl.iommufd import session, vfio
+    """Have this process killed before or after its call of that number, the first is 1."""
+    from iommuctl.iommufd import fault_queue, session, vfio
 
     numbers = count(1)
 
@@ -19,12 +19,16 @@ def die(call: int, when: str) -> None:
             number = next(numbers)
             if number == call and when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            answer = real(*arguments)
-            if number == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
+            try:
+                return real(*arguments)
+            finally:
+                # Also when the kernel refused it.
+                if number == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return called
 
     session.ioctl = doomed(session.ioctl)  # type: ignore[attr-defined]
     vfio.ioctl = doomed(vfio.ioctl)  # type: ignore[attr-defined]
+    fault_queue.read = doomed(fault_queue.read)  # type: ignore[attr-defined]
+    fault_queue.write = doomed(fault_queue.write)  # type: ignore[attr-defined]

@@ -146,7 +146,12 @@ CALLS: list[tuple[str, Use, Call, object]] = [
         2,
     ),
     ("hwpt_invalidate nothing", lambda s: s.hwpt_invalidate(5, 1, []), Call(0x3B8D, "2IQ4I", (32, 5)), 0),
-    ("fault_queue_alloc", lambda s: s.fault_queue_alloc(), Call(0x3B8E, "4I", (16, 0, 0, 0), {2: 7, 3: 44}), (7, 44)),
+    (
+        "fault_queue_alloc",
+        lambda s: s.fault_queue_alloc(),
+        Call(0x3B8E, "4I", (16, 0, 0, 0xFFFFFFFF), {2: 7, 3: 44}),
+        (7, 44),
+    ),
     (
         "ioas_map_file",
         lambda s: s.ioas_map_file(5, 0x1000, 0x2000, 33, start=0x8000, flags=6),

@@ -227,7 +227,7 @@ def test_a_bind_that_is_not_permitted(cdev: Cdev, host: Host, terminal: int, mon
         (errno.EFAULT, None, "the process that it belonged to has ended"),
         (errno.ENOMEM, None, "RLIMIT_MEMLOCK"),
         (errno.EBUSY, None, "is being reset"),
-        (errno.ENODEV, None, "reports page requests and the device makes none"),
+        (errno.ENODEV, None, "Linux has not enabled the device's PRI"),
         (errno.ENOENT, None, "field pt_id: there is no object 9"),
         (errno.EOPNOTSUPP, 5, "a slot of a PASID"),
         (errno.ENOTTY, None, "this kernel has no such call"),

@@ -3,5 +3,5 @@
 
 import pytest
 
-for name in ("bench", "smmuv3_bench", "rules", "table_rules"):
+for name in ("asking", "bench", "smmuv3_bench", "rules", "table_rules"):
     pytest.register_assert_rewrite(f"tests.kernel.{name}")

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from iommuctl.kernel.hooks import HardwareBackend
 from iommuctl.model import Mapping, Rid
 from tests.kernel.calls import Killed
 from tests.kernel.host import NODES, Host
-from tests.kernel.objects import Device, Hwpt, Ioas, Mapped, Vdevice, Veventq, Viommu
+from tests.kernel.objects import Device, FaultQueue, Hwpt, Ioas, Mapped, Vdevice, Veventq, Viommu
 
 BACKEND: HardwareBackend
 """That of the test that runs; plugins are found by the names of modules."""
@@ -105,6 +105,17 @@ class Bench:
             named |= {record["ioas"]: Ioas} | dict.fromkeys(record["hwpts"].values(), Hwpt)
             assert {under(objects[table]) for table in record["hwpts"].values()} <= {record["ioas"]}
         named |= dict.fromkeys((record["pt"] for record in self.rows("slot").values()), Hwpt)
+        waiting: dict[int, list[int]] = {}
+        queues = [record for record in self.rows("slot").values() if "queue" in record]
+        for record in queues:
+            named[record["queue"]] = FaultQueue
+            table = objects[record["pt"]]
+            assert isinstance(table, Hwpt)
+            assert table.fault == record["queue"]
+            queue = objects[record["queue"]]
+            assert isinstance(queue, FaultQueue)
+            waiting[record["queue"]] = sorted(queue.read)
+        assert waiting == self._waiting(waiting)
         named |= dict.fromkeys((record["dev_id"] for record in self.rows("device").values()), Device)
         for record in self.rows("viommu").values():
             named |= {record["id"]: Viommu, record["events"]: Veventq}
@@ -126,8 +137,18 @@ class Bench:
 
     def _wanted(self) -> set[str]:
         """What the keeper may hold: the iommufd is there with the first need of it, and stays."""
-        kept = {record["kept"] for kind in ("memory", "viommu") for record in self.rows(kind).values()}
+        rows = [record for kind in ("memory", "viommu", "slot") for record in self.rows(kind).values()]
+        kept = {record["kept"] for record in rows if "kept" in record}
         return {"iommufd"} | kept | {f"vfio-{rid}" for rid in self.rows("device")}
+
+    def _waiting(self, queues: Iterable[int]) -> dict[int, list[int]]:
+        """The cookies of the groups that rows say wait, by queue: these, and any other that rows tell of."""
+        found: dict[int, list[int]] = {queue: [] for queue in queues}
+        with closing(sqlite3.connect(self.folder / "state.db")) as connection:
+            for (token,) in connection.execute("SELECT token FROM page_group WHERE state = 'waiting'"):
+                queue, cookie = json.loads(token)
+                found.setdefault(queue, []).append(cookie)
+        return {queue: sorted(cookies) for queue, cookies in found.items()}
 
     def _slots(self) -> list[tuple[tuple[str, str | None], Any]]:
         found = []

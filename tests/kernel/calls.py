@@ -5,16 +5,23 @@ import errno
 from collections.abc import Callable, Mapping
 from ctypes import Structure
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from tests.kernel.devices import Devices
+from tests.kernel.fault_queues import FaultQueues
 from tests.kernel.files import File, Files, failure
-from tests.kernel.objects import Object
+from tests.kernel.objects import Device, Group, Object, Page
 from tests.kernel.smmuv3_caches import Caches
 from tests.kernel.spaces import Spaces
 from tests.kernel.tables import Invalidated, Tables
 from tests.kernel.units import Place, Places
 from tests.kernel.viommus import Viommus
+
+_T = TypeVar("_T")
+READ: Final = -1
+"""Stands for a read of page requests where a call has a number."""
+WRITE: Final = -2
+"""The same for their answers."""
 
 
 class Killed(BaseException):
@@ -45,11 +52,13 @@ class Kernel:
         self._spaces = Spaces()
         everywhere = Places(places)
         self._viommus = Viommus(self._files, everywhere)
+        self._faults = FaultQueues(self._files)
         self.caches = Caches(self._spaces.read)
         self._calls: dict[int, Callable[[File, Any], None]] = {
             **self._spaces.calls,
             **Tables(self._files, everywhere, self.invalidated).calls,
             **self._viommus.calls,
+            **self._faults.calls,
             **Devices(self._files, everywhere).calls,
         }
 
@@ -100,9 +109,39 @@ class Kernel:
         self._files.collect()
         return self._viommus.report(self._files.iommufds()[0], node, event)
 
+    def request(self, node: str, number: int, *pages: Page, pasid: int | None = None) -> bool:
+        """A device asks for pages; whether anybody will be told."""
+        self._files.collect()
+        iommufd = self._files.iommufds()[0]
+        device = next(key for key, one in iommufd.objects.items() if isinstance(one, Device) and one.node == node)
+        return self._faults.request(iommufd, Group(device, pasid, number, pages))
+
     def close(self) -> None:
         self._files.close()
         self._spaces.close()
+
+    # What takes the place of read and write where page requests are read and answered
+
+    def read(self, descriptor: int, size: int) -> bytes:
+        return self._transfer(READ, lambda file: self._faults.read(descriptor, file, size), descriptor)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        return self._transfer(WRITE, lambda file: self._faults.write(file, data), descriptor)
+
+    def _transfer(self, request: int, way: Callable[[File], _T], descriptor: int) -> _T:
+        self._files.collect()
+        file = self._files.at(descriptor)
+        plan = self._due(request)
+        if plan and plan.error:
+            raise failure(plan.error)
+        if self.dead or (plan and not plan.made):
+            self.dead = True
+            raise Killed
+        done = way(file)
+        if plan:
+            self.dead = True
+            raise Killed
+        return done
 
     # What takes the place of fcntl.ioctl
 

@@ -64,6 +64,8 @@ def _put_in_place(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     iommufd, cdev = opening(kernel)
     for module in ("session", "vfio", "evidence"):
         monkeypatch.setattr(f"iommuctl.iommufd.{module}.ioctl", kernel.ioctl)
+    monkeypatch.setattr("iommuctl.iommufd.fault_queue.read", kernel.read)
+    monkeypatch.setattr("iommuctl.iommufd.fault_queue.write", kernel.write)
     monkeypatch.setattr(machine, "Iommufd", iommufd)
     monkeypatch.setattr(vfio_devices, "Cdev", cdev)
     monkeypatch.setattr(drivers, "bind_to_vfio", host.bind_to_vfio)

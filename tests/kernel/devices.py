@@ -11,6 +11,7 @@ from typing import Any
 
 from iommuctl.iommufd import uapi
 from iommuctl.iommufd import vfio_uapi as vfio
+from tests.kernel.fault_queues import end
 from tests.kernel.files import File, Files, failure
 from tests.kernel.objects import Device, Hwpt, Vdevice
 from tests.kernel.smmuv3_unit import Smmuv3Unit
@@ -55,6 +56,7 @@ class Devices:
         if device.slots.get(pasid) == argument.pt_id:
             return
         stream = self._check(iommufd, device, found, pasid)
+        end(iommufd, _number(iommufd, device), pasid)
         device.slots[pasid] = argument.pt_id
         if pasid is None:
             device.stream = stream
@@ -82,7 +84,8 @@ class Devices:
         return stream
 
     def _detach(self, file: File, argument: Any) -> None:
-        device, pasid = _bound(file)[0], _pasid(argument)
+        (device, iommufd), pasid = _bound(file), _pasid(argument)
+        end(iommufd, _number(iommufd, device), pasid)
         device.slots.pop(pasid, None)
         if pasid is None:
             device.stream = None
@@ -95,6 +98,10 @@ def _bound(file: File) -> tuple[Device, File]:
             assert file.iommufd
             return found, file.iommufd
     raise failure(errno.EINVAL)
+
+
+def _number(iommufd: File, device: Device) -> int:
+    return next(number for number, one in iommufd.objects.items() if one is device)
 
 
 def _stream(iommufd: File, device: Device, viommu: int) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
-from tests.kernel.objects import Dead, Device, Object, Vdevice
+from tests.kernel.objects import Dead, Device, FaultQueue, Object, Vdevice
 
 _Kind = TypeVar("_Kind", bound=Object)
 
@@ -119,10 +119,17 @@ class Files:
 
 
 def _unbind(objects: dict[int, Object], node: str) -> None:
-    """What is attached is detached, and its vDEVICE goes but for the id (iommufd_device_remove_vdev, device.c)."""
+    """What is attached is detached, and its vDEVICE goes but for the id (iommufd_device_remove_vdev, device.c).
+
+    Its page requests go with it.
+    """
     numbers = [number for number, one in objects.items() if isinstance(one, Device) and one.node == node]
     for number, one in objects.items():
         if isinstance(one, Vdevice) and one.device in numbers:
             objects[number] = Dead()
+    for queue in objects.values():
+        if isinstance(queue, FaultQueue):
+            queue.unread = [group for group in queue.unread if group.device not in numbers]
+            queue.read = {cookie: group for cookie, group in queue.read.items() if group.device not in numbers}
     for number in numbers:
         del objects[number]

@@ -11,6 +11,7 @@ from iommuctl.iommufd.session import HwInfo, Iommufd
 from iommuctl.iommufd.sysfs import Group, PciDevice, Sysfs, Unit
 from iommuctl.iommufd.vfio import Cdev
 from iommuctl.iommufd.viability import VFIO_PCI
+from iommuctl.kernel.fault_queues import RESPONSES
 from iommuctl.kernel.hooks import HardwareBackend
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.slots import Entry, NestedBySlot, Payload
@@ -25,6 +26,8 @@ NAME, UNIT, KIND, DRIVER = "fake", "unit0", "fake-iommu", "e1000e"
 ONE, TWO = Rid.parse("00:10.0"), Rid.parse("00:11.0")
 NODES = {ONE: "vfio0", TWO: "vfio1"}
 FORMAT = "vtd.first-stage-4"
+PRI = {ONE}
+"""The devices that ask for pages."""
 
 
 class Host(Sysfs):
@@ -50,7 +53,7 @@ class Host(Sysfs):
             raise NoSuchDevice(f"no device {rid}")
         driver, override = self.drivers[rid]
         node = NODES[rid] if driver == VFIO_PCI else None
-        return PciDevice(rid, 0x8086, 0x10D3, 0x020000, driver, override, None, UNIT, node, node, True, False, 0)
+        return PciDevice(rid, 0x8086, 0x10D3, 0x020000, driver, override, None, UNIT, node, node, True, rid in PRI, 0)
 
     def group(self, number: int) -> Group:
         raise NoSuchDevice(f"no IOMMU group {number}")
@@ -104,7 +107,12 @@ class FakeVendor:
 
     def capabilities(self, machine: Machine) -> Capabilities:  # noqa: ARG002
         return Capabilities(
-            nesting="slot", widths=(48,), page_sizes=(4096,), pasid_bits=Place().pasid_bits, pgtable_formats=(FORMAT,)
+            nesting="slot",
+            widths=(48,),
+            page_sizes=(4096,),
+            pasid_bits=Place().pasid_bits,
+            pgtable_formats=(FORMAT,),
+            page_responses=RESPONSES,
         )
 
     def slots(self, machine: Machine) -> "FakeSlots":

@@ -22,7 +22,10 @@ class Ioas:
 
 @dataclass
 class Hwpt:
-    """`under` is its IOAS, or if it is nested its parent or its vIOMMU; `data` is then what the unit keeps of it."""
+    """`under` is its IOAS, or if it is nested its parent or its vIOMMU; `data` is then what the unit keeps of it.
+
+    `fault` is the queue of its page requests, 0 for none.
+    """
 
     under: int
     unit: str
@@ -30,6 +33,7 @@ class Hwpt:
     pasids: bool = False
     nested: bool = False
     data: bytes = b""
+    fault: int = 0
 
 
 @dataclass
@@ -61,23 +65,49 @@ class Veventq:
     losing: bool = False
 
 
+class Page(NamedTuple):
+    """A page that a device asks for, with IOMMU_PGFAULT_PERM_*."""
+
+    address: int
+    permissions: int
+
+
+class Group(NamedTuple):
+    """Page requests of a device, by its object; `number` is the device's."""
+
+    device: int
+    pasid: int | None
+    number: int
+    pages: tuple[Page, ...]
+
+
+@dataclass
+class FaultQueue:
+    """Groups that were not read yet, and those that were and wait for an answer, by their cookies."""
+
+    unread: list[Group] = field(default_factory=list)
+    read: dict[int, Group] = field(default_factory=dict)
+
+
 @dataclass
 class Device:
     """A bound device: the node, and what is attached to it and to its PASIDs.
 
-    `stream` is what events are reported as while a nested table is attached: a vIOMMU, and the number on it.
+    `stream` is what events are reported as while a nested table is attached: a vIOMMU, and the number on it. `answered`
+    are the answers to page requests: PASID, number of the group, code.
     """
 
     node: str
     slots: dict[int | None, int] = field(default_factory=dict)
     stream: tuple[int, int] | None = None
+    answered: list[tuple[int | None, int, int]] = field(default_factory=list, compare=False)
 
 
 class Dead(NamedTuple):
     """The id of a vDEVICE whose device was closed: it is no object any more, and is not given again."""
 
 
-Object = Ioas | Hwpt | Viommu | Vdevice | Veventq | Device | Dead
+Object = Ioas | Hwpt | Viommu | Vdevice | Veventq | FaultQueue | Device | Dead
 
 
 def used(objects: dict[int, Object]) -> set[int]:
@@ -86,7 +116,7 @@ def used(objects: dict[int, Object]) -> set[int]:
     for one in objects.values():
         match one:
             case Hwpt():
-                found.add(one.under)
+                found |= {one.under, one.fault} - {0}
             case Viommu():
                 found.add(one.parent)
             case Vdevice() | Veventq():

@@ -11,8 +11,9 @@ from ctypes import string_at
 from typing import Any, NamedTuple
 
 from iommuctl.iommufd import uapi
+from tests.kernel.fault_queues import destroyed
 from tests.kernel.files import File, Files, failure
-from tests.kernel.objects import Device, Hwpt, Ioas, Vdevice, Viommu, used
+from tests.kernel.objects import Device, FaultQueue, Hwpt, Ioas, Vdevice, Viommu, used
 from tests.kernel.smmuv3_unit import INVALIDATE_TYPE, Smmuv3Unit
 from tests.kernel.units import Places, Unit
 
@@ -50,10 +51,11 @@ class Tables:
         found = file.any(number)
         if number in used(file.objects) or isinstance(found, Device) or self._files.queue(file, number):
             raise failure(errno.EBUSY)
+        if isinstance(found, FaultQueue):
+            destroyed(file, found)
         del file.objects[number]
 
     def _alloc(self, file: File, argument: Any) -> None:
-        """There are no fault queues here."""
         if getattr(argument, "__reserved"):
             raise failure(errno.EOPNOTSUPP)
         if bool(argument.data_type) != bool(argument.data_len):
@@ -80,7 +82,8 @@ class Tables:
             case _:
                 raise failure(errno.EINVAL)
         if flags & uapi.IOMMU_HWPT_FAULT_ID_VALID:
-            raise failure(errno.ENOENT)
+            file.get(argument.fault_id, FaultQueue)
+            made.fault = argument.fault_id
         argument.out_hwpt_id = file.add(made)
 
     @staticmethod

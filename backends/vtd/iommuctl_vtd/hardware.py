@@ -10,6 +10,7 @@ from iommuctl.formats.memory import PAGE
 from iommuctl.formats.radix import Format
 from iommuctl.iommufd.session import HwInfo
 from iommuctl.iommufd.sysfs import Sysfs, Unit
+from iommuctl.kernel.fault_queues import RESPONSES
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.slots import Entry, NestedBySlot, Payload
 from iommuctl.kernel.vfio_devices import VfioDevices
@@ -111,6 +112,8 @@ class Vtd:
             reserved=(INTERRUPT_RANGE,),
             pasid_bits=min(ECAP.PSS.get(unit.ecap) + 1 for unit in units) if scalable and _all(units, "PASID") else 0,
             pgtable_formats=tuple(units[0].first_stage(levels).name for levels in formats.levels) if nests else (),
+            page_responses=() if (obstacle := _no_page_requests(units)) else RESPONSES,
+            page_request_obstacle=obstacle,
         )
 
 
@@ -141,6 +144,12 @@ class VtdSlots(NestedBySlot):
         fields = {"addr": address, "npages": pages, "flags": uapi.IOMMU_VTD_INV_FLAGS_LEAF if leaf else 0}
         raw = bytes(uapi.iommu_hwpt_vtd_s1_invalidate(**fields))
         return [Entry("vtd.hwpt-vtd-s1-invalidate", raw, fields)]
+
+
+def _no_page_requests(units: Sequence[Capability]) -> str:
+    """Why Linux takes no page requests of devices: intel_iommu_probe_device, drivers/iommu/intel/iommu.c."""
+    lacking = [name for name in ("SMTS", "PRS", "PDS") if not _all(units, name)]
+    return f"not every VT-d unit here has what Linux needs for it: ECAP.{', ECAP.'.join(lacking)}" if lacking else ""
 
 
 def _all(units: Sequence[Capability], *names: str) -> bool:

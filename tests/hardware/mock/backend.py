@@ -11,6 +11,7 @@ from functools import cached_property
 from iommuctl.capabilities import Capabilities
 from iommuctl.hookspecs import API_VERSION, Availability, HardwareContext, hookimpl
 from iommuctl.iommufd.session import HwInfo
+from iommuctl.kernel.fault_queues import RESPONSES
 from iommuctl.kernel.hooks import HardwareBackend
 from iommuctl.kernel.machine import Machine
 from iommuctl.kernel.slots import Entry, NestedBySlot, Payload
@@ -47,6 +48,7 @@ class MockVendor:
             reserved=((0, uapi.MOCK_APERTURE_START - 1),),
             pasid_bits=uapi.MOCK_PASID_WIDTH,
             pgtable_formats=("vtd.first-stage-4",),
+            page_responses=RESPONSES,
         )
 
     def slots(self, machine: Machine) -> "MockSlots":

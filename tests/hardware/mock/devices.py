@@ -68,6 +68,7 @@ class MockDevices:
             Known(
                 each,
                 ats=True,
+                pri=True,
                 pasid_bits=uapi.MOCK_PASID_WIDTH,
                 bound=self._machine.records.device(each) is not None,
             )

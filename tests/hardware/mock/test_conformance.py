@@ -42,6 +42,7 @@ class Mock(BackendSuite):
         reserved=((0, (16 << 20) - 1),),
         pasid_bits=20,
         pgtable_formats=("vtd.first-stage-4",),
+        page_responses=("success", "invalid"),
     )
 
     @pytest.fixture(autouse=True)
